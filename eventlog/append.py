@@ -1,0 +1,167 @@
+"""One open segment: the appending end of a segment file, from its creation to its seal."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+from eventlog import frame, names, schema, segment
+from eventlog.fs import write_all
+
+if TYPE_CHECKING:
+    from eventlog.fs import Fs
+
+SOFTWARE: Final = "eventlog-py 0.1"
+
+
+class OpenSegment:
+    """A segment file that this process created and alone appends to. Not thread-safe: its writer holds a lock.
+
+    Attributes:
+        fd: the descriptor, in append mode.
+        offset: bytes of complete frames so far; the file is cut back to it after a failed write.
+        synced_offset: everything before it is known to be durable.
+        next_seq: seq of the next record, relative to the segment.
+        shapes: the numbers of the shapes that this segment announced.
+    """
+
+    def __init__(self, fs: Fs, root: str, header: segment.Header, project: str) -> None:
+        """Create the file, lock it, and write its header and first frame.
+
+        Raises:
+            OSError: the file system refused; no file is left behind that holds a record.
+        """
+        self._fs = fs
+        self._directory = names.writer_dir(root, project, header.writer_id)
+        self.path = os.path.join(self._directory, names.segment_name(header.segno, sealed=False))
+        self.header = header
+        self.next_seq = 0
+        self.offset = 0
+        self.synced_offset = 0
+        self.shapes: dict[int, schema.Shape] = {}
+        self._last_shape_offset = 0
+        fs.make_dirs(self._directory)
+        self.fd = fs.create(self.path)
+        fs.lock(self.fd)
+        start = schema.SegmentStart(
+            header.writer_id,
+            header.segno,
+            header.first_seq,
+            header.created_ns,
+            project,
+            socket.gethostname(),
+            os.getpid(),
+            boot_id(),
+            SOFTWARE,
+        )
+        try:
+            self.write(segment.build_header(header) + frame.build(schema.encode(start), 0, structural=True))
+            fs.sync_dir(self._directory)
+        except OSError:
+            self.close()
+            raise
+
+    def write(self, data: bytes) -> None:
+        """Append whole frames; on failure the file is as it was before.
+
+        Raises:
+            OSError: nothing was appended. When the file cannot even be cut back, `offset` still says
+                where the good bytes end, and `is_clean` turns False.
+        """
+        try:
+            write_all(self._fs, self.fd, data)
+        except OSError:
+            self.cut_back()
+            raise
+        self.offset += len(data)
+
+    def cut_back(self) -> None:
+        """Remove what a failed write left behind.
+
+        Raises:
+            OSError: it could not be removed; the caller rolls.
+        """
+        self._fs.truncate(self.fd, self.offset)
+
+    def announce(self, shape: schema.Shape) -> None:
+        """Write a shape, twice: a damaged copy must not cost the records that use it.
+
+        Raises:
+            OSError: the shape is not announced.
+        """
+        linked = schema.Shape(shape.shape, shape.run_id, shape.rank, shape.names, self._last_shape_offset)
+        data = frame.build(schema.encode(linked), self.next_seq, structural=True)
+        before = self.offset
+        self.write(data + data)
+        self._last_shape_offset = before
+        self.shapes[shape.shape] = shape
+
+    def append(self, payload: bytes) -> None:
+        """Append one record.
+
+        Raises:
+            OSError: it was not appended.
+        """
+        self.write(frame.build(payload, self.next_seq))
+        self.next_seq += 1
+
+    def unsynced_payloads(self) -> list[bytes]:
+        """Read back the records that no sync has confirmed, as far as their checksums hold.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        data = self._fs.pread(self.fd, self.offset - self.synced_offset, self.synced_offset)
+        return [
+            data[part.offset + frame.HEADER_BYTES : part.end]
+            for part in segment.walk(data, 0, 0)
+            if isinstance(part, segment.Stretch) and not part.structural
+        ]
+
+    def sync(self) -> None:
+        """Make all frames durable that were complete when the call began.
+
+        Raises:
+            OSError: durability is unknown, and the descriptor must not be trusted any more.
+        """
+        reached = self.offset
+        self._fs.sync(self.fd)
+        self.synced_offset = max(self.synced_offset, reached)
+
+    def write_seal(self, *, final: bool) -> None:
+        """Append the last frame.
+
+        Raises:
+            OSError: the segment stays open.
+        """
+        record = schema.Seal(self.next_seq, self.header.first_seq + self.next_seq, final)
+        self.write(frame.build(schema.encode(record), self.next_seq, structural=True))
+
+    def publish(self) -> str:
+        """Sync, rename to the sealed name, sync the directory, close; return the sealed path.
+
+        Raises:
+            OSError: the segment keeps its open name, which loses nothing.
+        """
+        self.sync()
+        sealed = os.path.join(self._directory, names.segment_name(self.header.segno, sealed=True))
+        self._fs.rename(self.path, sealed)
+        self._fs.sync_dir(self._directory)
+        self.close()
+        return sealed
+
+    def close(self) -> None:
+        """Close the descriptor, and with it the lock."""
+        if self.fd >= 0:
+            self._fs.close(self.fd)
+            self.fd = -1
+
+
+def boot_id() -> str:
+    """Return the id of this boot of the machine, or "" where the system tells none."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,373 @@
+"""The one mapping from records to rows: blocks of numbers, rows of events, and parts of runs."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from eventlog import frame, schema, stretch as fast, values
+from eventlog.checksum import MASK, RowHashes, event_hash
+from eventlog.runs import At, RunParts, Stat
+from eventlog.segment import Stretch
+
+
+class Block(NamedTuple):
+    """Rows of `metrics` or `system`: of one run, one writer and one set of names, in seq order.
+
+    Attributes:
+        run_id: of the run.
+        rank: of the writer's process, or None.
+        writer_id: of the writer.
+        names: the metrics, one a column of `values`.
+        seq: int64[rows].
+        time_ns: int64[rows].
+        step: int64[rows], or None when no row has a step.
+        has_step: bool[rows], or None when all rows have one.
+        values: float64[rows, names].
+    """
+
+    run_id: str
+    rank: int | None
+    writer_id: str
+    names: tuple[str, ...]
+    seq: NDArray[np.int64]
+    time_ns: NDArray[np.int64]
+    step: NDArray[np.int64] | None
+    has_step: NDArray[np.bool_] | None
+    values: NDArray[np.float64]
+
+
+class EventRow(NamedTuple):
+    """One row of `events`; `payload` is JSON text as `values.to_json` writes it."""
+
+    run_id: str
+    kind: str
+    name: str
+    step: int | None
+    time_ns: int
+    writer_id: str
+    seq: int
+    payload: str
+
+
+class Batch:
+    """Rows gathered from records, ready to become tables. Not thread-safe.
+
+    Attributes:
+        metrics: blocks, in the order they were read.
+        system: likewise.
+        events: rows, in the order they were read.
+        runs: what the records say about runs.
+        records: how many records were added.
+        dropped: how many records the writers say they could not keep.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.metrics: list[Block] = []
+        self.system: list[Block] = []
+        self.events: list[EventRow] = []
+        self.runs = RunParts()
+        self.records = 0
+        self.dropped = 0
+
+    def add_block(self, table: str, block: Block) -> None:
+        """Add rows of numbers."""
+        (self.metrics if table == "metrics" else self.system).append(block)
+        summarise_block(self.runs, table, block)
+
+    def add_event(self, row: EventRow) -> None:
+        """Add one row of events."""
+        self.events.append(row)
+        self.runs.part(row.run_id).count_event(row.kind, row.time_ns)
+
+    def checksums(self) -> dict[str, int]:
+        """Return each table's order-free checksum."""
+        return {
+            "metrics": sum(block_checksum("metrics", block) for block in self.metrics) & MASK,
+            "system": sum(block_checksum("system", block) for block in self.system) & MASK,
+            "events": sum(event_hash(row) for row in self.events) & MASK,
+        }
+
+
+def block_checksum(table: str, block: Block) -> int:
+    """Return the order-free checksum of a block's rows."""
+    hashes = RowHashes(table, block.run_id, block.writer_id, block.rank, block.seq)
+    hashes.add_ints("_time", block.time_ns)
+    if block.step is not None:
+        hashes.add_ints("_step", block.step, block.has_step)
+    for index, name in enumerate(block.names):
+        hashes.add_floats(name, block.values[:, index])
+    return hashes.total()
+
+
+def summarise_block(runs: RunParts, table: str, block: Block) -> None:
+    """Add what a block says about its run: counts, times, steps, and the statistics of each metric."""
+    part = runs.part(block.run_id)
+    part.count_rows(table, len(block.seq), int(block.time_ns.min()), int(block.time_ns.max()))
+    if table != "metrics":
+        return
+    if block.step is not None:
+        steps = block.step if block.has_step is None else block.step[block.has_step]
+        if len(steps):
+            part.reach_step(int(steps.max()))
+    for index, name in enumerate(block.names):
+        part.add_stat(name, _column_stat(block, block.values[:, index]))
+
+
+def _column_stat(block: Block, column: NDArray[np.float64]) -> Stat:
+    column = np.ascontiguousarray(column)
+    total = float(column.sum())
+    nans = 0
+    numbers = column
+    if math.isnan(total):
+        valid = ~np.isnan(column)
+        nans = int(len(column) - valid.sum())
+        numbers = column[valid]
+        total = float(numbers.sum()) if len(numbers) else 0.0
+    first, last = 0, len(column) - 1
+    low = high = None
+    low_step = high_step = None
+    if len(numbers):
+        low, high = float(numbers.min()), float(numbers.max())
+        low_step = _step_at(block, int((column == low).argmax()))
+        high_step = _step_at(block, int((column == high).argmax()))
+    return Stat(
+        count=len(column),
+        nans=nans,
+        total=total,
+        min=low,
+        min_step=low_step,
+        max=high,
+        max_step=high_step,
+        first=float(column[first]),
+        first_at=(block.writer_id, int(block.seq[first])),
+        last=float(column[last]),
+        last_at=(block.writer_id, int(block.seq[last])),
+    )
+
+
+def _step_at(block: Block, row: int) -> int | None:
+    if block.step is None or (block.has_step is not None and not block.has_step[row]):
+        return None
+    return int(block.step[row])
+
+
+class _Gathering:
+    """Rows of one run and one set of names, on their way to a block: single records and whole chunks, in seq order."""
+
+    def __init__(self, table: str, shape: schema.Shape) -> None:
+        self.table = table
+        self.run_id = shape.run_id
+        self.rank = shape.rank
+        self.names = tuple(shape.names)
+        self._chunks: list[_Chunk] = []
+        self._seqs: list[int] = []
+        self._times: list[int] = []
+        self._steps: list[int | None] = []
+        self._values: list[bytes] = []
+
+    def add_one(self, seq: int, time_ns: int, step: int | None, packed: bytes) -> None:
+        """Add the record of one call."""
+        self._seqs.append(seq)
+        self._times.append(time_ns)
+        self._steps.append(step)
+        self._values.append(packed)
+
+    def add_columns(self, first_seq: int, columns: fast.Columns) -> None:
+        """Add what was taken apart at once."""
+        self._settle()
+        seq = np.arange(first_seq, first_seq + columns.count, dtype=np.int64)
+        has_step = None if columns.step is not None else np.zeros(columns.count, bool)
+        step = columns.step if columns.step is not None else np.zeros(columns.count, np.int64)
+        self._chunks.append(_Chunk(seq, columns.time_ns, step, has_step, columns.values))
+
+    def _settle(self) -> None:
+        if not self._seqs:
+            return
+        has_step = np.array([s is not None for s in self._steps], bool)
+        step = np.array([0 if s is None else s for s in self._steps], np.int64)
+        matrix = np.frombuffer(b"".join(self._values), "<f8").reshape(len(self._seqs), len(self.names))
+        times, seqs = np.array(self._times, np.int64), np.array(self._seqs, np.int64)
+        self._chunks.append(_Chunk(seqs, times, step, None if has_step.all() else has_step, matrix))
+        self._seqs, self._times, self._steps, self._values = [], [], [], []
+
+    def block(self, writer_id: str) -> Block:
+        """Return everything as one block."""
+        self._settle()
+        chunks = self._chunks
+        rows = sum(len(chunk.seq) for chunk in chunks)
+        matrix = np.empty((rows, len(self.names)), np.float64, order="F")
+        at = 0
+        for chunk in chunks:
+            matrix[at : at + len(chunk.seq)] = chunk.values
+            at += len(chunk.seq)
+        has_step = None
+        if any(chunk.has_step is not None for chunk in chunks):
+            has_step = np.concatenate([np.ones(len(c.seq), bool) if c.has_step is None else c.has_step for c in chunks])
+        step = None if has_step is not None and not has_step.any() else np.concatenate([c.step for c in chunks])
+        return Block(
+            self.run_id,
+            self.rank,
+            writer_id,
+            self.names,
+            np.concatenate([c.seq for c in chunks]),
+            np.concatenate([c.time_ns for c in chunks]),
+            step,
+            has_step if step is not None else None,
+            matrix,
+        )
+
+
+class _Chunk(NamedTuple):
+    seq: NDArray[np.int64]
+    time_ns: NDArray[np.int64]
+    step: NDArray[np.int64]
+    has_step: NDArray[np.bool_] | None
+    values: NDArray[np.float64]
+
+
+class Decoder:
+    """Turns the frames of one writer into rows of a batch. Not thread-safe.
+
+    Attributes:
+        shapes: the shapes announced so far in the current segment.
+        last_seal: the seal that was read last in the current segment, or None.
+    """
+
+    def __init__(self, writer_id: str, batch: Batch) -> None:
+        """Take where the rows go."""
+        self._writer_id = writer_id
+        self._batch = batch
+        self._gatherings: dict[tuple[object, ...], _Gathering] = {}
+        self._by_number: dict[tuple[str, int], _Gathering] = {}
+        self.shapes: dict[int, schema.Shape] = {}
+        self.last_seal: schema.Seal | None = None
+
+    def start_segment(self, shapes: dict[int, schema.Shape]) -> None:
+        """Begin to read a segment, or the rest of one in which `shapes` were announced before."""
+        self._by_number.clear()
+        self.shapes = shapes
+        self.last_seal = None
+
+    def add_structural(self, payload: bytes) -> bool:
+        """Take in a structural frame; say whether it announced a shape for the first time."""
+        record = schema.decode(payload)
+        if isinstance(record, schema.Seal):
+            self.last_seal = record
+        if not isinstance(record, schema.Shape):
+            return False
+        known = self.shapes.get(record.shape)
+        if known is not None and known.names == record.names:
+            return False
+        self._by_number.clear()
+        self.shapes[record.shape] = record
+        return True
+
+    def add(self, data: bytes, stretch: Stretch, first_seq: int) -> None:
+        """Add the records of a stretch; `first_seq` is the segment's."""
+        self._batch.records += stretch.count
+        while stretch.count:
+            columns = fast.take_apart(data, stretch)
+            shape = self.shapes.get(columns.shape)
+            if columns.count and shape is not None and len(shape.names) == columns.values.shape[1]:
+                self._gathering("metrics", columns.shape, shape).add_columns(first_seq + stretch.seq, columns)
+                done = columns.count
+            else:
+                done = min(stretch.count, fast.SHORTEST)
+                self._add_singly(data, stretch, done, first_seq)
+            stretch = stretch._replace(
+                offset=stretch.offset + done * stretch.frame_bytes, count=stretch.count - done, seq=stretch.seq + done
+            )
+
+    def _add_singly(self, data: bytes, stretch: Stretch, count: int, first_seq: int) -> None:
+        for index in range(count):
+            offset = stretch.offset + index * stretch.frame_bytes
+            payload = data[offset + frame.HEADER_BYTES : offset + stretch.frame_bytes]
+            self.add_record(schema.decode(payload), first_seq + stretch.seq + index)
+
+    def _gathering(self, table: str, number: int, shape: schema.Shape) -> _Gathering:
+        found = self._by_number.get((table, number))
+        if found is None:
+            key = (table, shape.run_id, shape.rank, *shape.names)
+            found = self._gatherings.get(key)
+            if found is None:
+                found = self._gatherings[key] = _Gathering(table, shape)
+            self._by_number[table, number] = found
+        return found
+
+    def add_record(self, record: schema.AnyRecord, seq: int) -> None:
+        """Add one record; the plain way, which `verify` uses throughout."""
+        if isinstance(record, schema.Log | schema.System):
+            self._add_numbers(record, seq)
+            return
+        if isinstance(record, schema.Dropped):
+            self._batch.dropped += record.count
+        row = event_row(record, self._writer_id, seq)
+        self._batch.add_event(row)
+        self._batch.runs.part(row.run_id).apply(record, At(row.time_ns, self._writer_id, seq))
+
+    def _add_numbers(self, record: schema.Log | schema.System, seq: int) -> None:
+        shape = self.shapes.get(record.shape)
+        if shape is None or len(shape.names) * 8 != len(record.values):
+            fields = msgspec.to_builtins(record)
+            self.add_record(schema.Unknown(f"unknown:{schema.kind_of(record)}_without_shape", fields), seq)
+            return
+        is_log = isinstance(record, schema.Log)
+        step = record.step if isinstance(record, schema.Log) else None
+        others = record.others if isinstance(record, schema.Log) else None
+        if shape.names or not others:
+            gathering = self._gathering("metrics" if is_log else "system", record.shape, shape)
+            gathering.add_one(seq, record.time_ns, step, record.values)
+        if others:
+            self._add_others(shape.run_id, others, step, record.time_ns, seq)
+
+    def _add_others(self, run_id: str, others: dict[str, schema.Plain], step: int | None, time_ns: int, seq: int) -> None:
+        for name, value in others.items():
+            payload = values.to_json(value).decode()
+            kind = values.kind_of(value)
+            self._batch.add_event(EventRow(run_id, kind, name, step, time_ns, self._writer_id, seq, payload))
+        if step is not None:
+            self._batch.runs.part(run_id).reach_step(step)
+
+    def finish(self) -> None:
+        """Turn what was gathered into blocks of the batch; call it once, at the end."""
+        for gathering in self._gatherings.values():
+            self._batch.add_block(gathering.table, gathering.block(self._writer_id))
+        self._gatherings.clear()
+        self._by_number.clear()
+
+
+_NO_TIME: Final = 0
+
+
+def event_row(record: schema.Record, writer_id: str, seq: int) -> EventRow:
+    """Return the row of `events` for a record that is neither `log` nor `system`."""
+    kind = schema.kind_of(record)
+    if isinstance(record, schema.Unknown):
+        time_ns, run_id = _attribute(record.fields)
+        return EventRow(run_id, kind, "", None, time_ns, writer_id, seq, values.to_json(record.fields).decode())
+    fields = {name: getattr(record, name) for name in record.__struct_fields__}
+    step = fields.get("step")
+    name = fields.get("name") or fields.get("title") or fields.get("action") or ""
+    return EventRow(
+        fields.get("run_id", ""),
+        kind,
+        name if isinstance(name, str) else "",
+        step if isinstance(step, int) else None,
+        fields.get("time_ns", _NO_TIME),
+        writer_id,
+        seq,
+        values.to_json(fields).decode(),
+    )
+
+
+def _attribute(fields: object) -> tuple[int, str]:
+    """Return (time_ns, run_id) of an unknown record, which by rule come first in every kind but log and system."""
+    if isinstance(fields, list) and len(fields) >= 2 and isinstance(fields[0], int) and isinstance(fields[1], str):
+        return fields[0] if -(1 << 63) <= fields[0] < 1 << 63 else _NO_TIME, fields[1]
+    return _NO_TIME, ""

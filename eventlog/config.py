@@ -1,0 +1,125 @@
+"""Settings of the write side, frozen, each with its unit and the reason for its default; the environment is read here only."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from eventlog.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_DIR = "./eventlog-store"
+
+
+class WriterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a writer behaves. Immutable.
+
+    Attributes:
+        sync_interval_s: seconds between background syncs; None is off, then only `flush()`, a seal and
+            `finish()` sync. Default 1.0: a power loss costs one second, at no cost to `log()`.
+        segment_bytes: roll when a segment has grown to this. Default 64 MiB: read whole within a second.
+        roll_interval_s: roll when a segment has become this old. Default 1 h, so that retention can work.
+        on_error: "warn" counts what could not be kept and lets training go on; "raise" raises StorageError.
+        inline_bytes: a value that is larger when encoded goes to a blob. Default 64 KiB.
+        network_mount: what to do when the store is on a network or FUSE mount: "spool" writes to
+            `spool_dir` and copies sealed segments over, "refuse" raises StorageError, "allow" takes the risk.
+        spool_dir: local directory for spooling; None is a directory in the user's cache.
+    """
+
+    sync_interval_s: float | None = 1.0
+    segment_bytes: int = 64 * 1024 * 1024
+    roll_interval_s: float = 3600.0
+    on_error: Literal["warn", "raise"] = "warn"
+    inline_bytes: int = 64 * 1024
+    network_mount: Literal["spool", "refuse", "allow"] = "spool"
+    spool_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UsageError: naming the field that is out of its range.
+        """
+        if self.sync_interval_s is not None and not self.sync_interval_s > 0:
+            raise UsageError("sync_interval_s must be positive, or None for off")
+        if self.segment_bytes < 4096:
+            raise UsageError("segment_bytes must be at least 4096")
+        if not self.roll_interval_s > 0:
+            raise UsageError("roll_interval_s must be positive")
+        if self.inline_bytes < 256:
+            raise UsageError("inline_bytes must be at least 256")
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """What the environment variables say.
+
+    Attributes:
+        store_dir: EVENTLOG_DIR, default `./eventlog-store`.
+        project: EVENTLOG_PROJECT, or None.
+        run_id: EVENTLOG_RUN_ID, shared by processes that log to one run, or None.
+        name: EVENTLOG_RUN_NAME, or None.
+        rank: RANK, SLURM_PROCID or OMPI_COMM_WORLD_RANK, the first that is a number, or None.
+        world_size: WORLD_SIZE, SLURM_NTASKS or OMPI_COMM_WORLD_SIZE, likewise.
+        writer: settings from EVENTLOG_SYNC_INTERVAL_S ("off" or seconds), EVENTLOG_ON_ERROR,
+            EVENTLOG_NETWORK_MOUNT and EVENTLOG_SPOOL_DIR over the defaults.
+    """
+
+    store_dir: str
+    project: str | None
+    run_id: str | None
+    name: str | None
+    rank: int | None
+    world_size: int | None
+    writer: WriterConfig
+
+
+def read_environment(environ: Mapping[str, str] | None = None) -> Environment:
+    """Return what the environment says, checked.
+
+    Raises:
+        UsageError: a variable has a value that does not fit; the message names it.
+    """
+    env = os.environ if environ is None else environ
+    settings: dict[str, object] = {}
+    interval = env.get("EVENTLOG_SYNC_INTERVAL_S")
+    if interval:
+        settings["sync_interval_s"] = None if interval.lower() == "off" else _number("EVENTLOG_SYNC_INTERVAL_S", interval)
+    for field, variable in (
+        ("on_error", "EVENTLOG_ON_ERROR"),
+        ("network_mount", "EVENTLOG_NETWORK_MOUNT"),
+        ("spool_dir", "EVENTLOG_SPOOL_DIR"),
+    ):
+        if env.get(variable):
+            settings[field] = env[variable]
+    try:
+        writer = msgspec.convert(settings, WriterConfig)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the environment holds a bad EVENTLOG_ setting: {error}") from None
+    return Environment(
+        store_dir=env.get("EVENTLOG_DIR") or DEFAULT_DIR,
+        project=env.get("EVENTLOG_PROJECT") or None,
+        run_id=env.get("EVENTLOG_RUN_ID") or None,
+        name=env.get("EVENTLOG_RUN_NAME") or None,
+        rank=_first_int(env, "RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"),
+        world_size=_first_int(env, "WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"),
+        writer=writer,
+    )
+
+
+def _number(variable: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{variable} must be a number of seconds or off, not {text!r}") from None
+
+
+def _first_int(env: Mapping[str, str], *variables: str) -> int | None:
+    for variable in variables:
+        text = env.get(variable, "")
+        if text.isascii() and text.isdigit():
+            return int(text)
+    return None

@@ -1,0 +1,252 @@
+"""The seam to the file system: every operation that durability depends on goes through one small object."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
+
+from eventlog import names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Buffer
+
+
+class Entry(NamedTuple):
+    """One name in a directory."""
+
+    name: str
+    is_dir: bool
+    size_bytes: int
+    mtime_ns: int
+
+
+class Fs(Protocol):
+    """What the store asks of a file system; `LocalFs` is the real one, `eventlog.testing.CrashFs` a simulated disk.
+
+    Every method raises OSError as the operating system would. Paths are strings.
+    """
+
+    def create(self, path: str) -> int:
+        """Create a file that must not exist and return a descriptor that appends to it."""
+
+    def write(self, fd: int, data: Buffer, /) -> int:
+        """Hand bytes to the kernel; return how many it took."""
+
+    def pread(self, fd: int, size: int, offset: int, /) -> bytes:
+        """Read back at most `size` bytes at `offset` from a descriptor of `create`."""
+
+    def truncate(self, fd: int, size: int, /) -> None:
+        """Cut the file to `size` bytes."""
+
+    def sync(self, fd: int, /) -> None:
+        """Make the file's bytes durable (fdatasync)."""
+
+    def lock(self, fd: int, /) -> bool:
+        """Take the advisory lock that says a writer is alive; False when the file system has none."""
+
+    def close(self, fd: int, /) -> None:
+        """Close a descriptor."""
+
+    def sync_dir(self, path: str) -> None:
+        """Make the names in a directory durable."""
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a file another name in one step."""
+
+    def link(self, source: str, target: str) -> None:
+        """Give a file a second name; FileExistsError when the name is taken (put-if-absent)."""
+
+    def unlink(self, path: str) -> None:
+        """Remove a name."""
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory."""
+
+    def make_dirs(self, path: str) -> None:
+        """Create a directory and its parents, each made durable in its parent."""
+
+    def entries(self, path: str) -> list[Entry]:
+        """List a directory in name order; [] when it does not exist."""
+
+    def subdirs(self, path: str) -> list[str]:
+        """Name the directories in a directory, in order and without a stat each; [] when it does not exist."""
+
+    def size(self, path: str) -> int:
+        """Return a file's size in bytes."""
+
+    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
+        """Return a file's bytes from `offset`, at most `size` of them when it is not negative."""
+
+    def source(self, path: str) -> str | IO[bytes]:
+        """Return what pyarrow should open to read the file: a path, or a file object."""
+
+    def is_locked(self, path: str) -> bool:
+        """Say whether a living writer holds the lock on a file."""
+
+
+class LocalFs:
+    """The operating system's file system. Thread-safe; holds no state."""
+
+    write = staticmethod(os.write)
+    truncate = staticmethod(os.ftruncate)
+    pread = staticmethod(os.pread)
+    close = staticmethod(os.close)
+    rename = staticmethod(os.rename)
+    link = staticmethod(os.link)
+    unlink = staticmethod(os.unlink)
+    rmdir = staticmethod(os.rmdir)
+    sync = staticmethod(getattr(os, "fdatasync", os.fsync))
+
+    def create(self, path: str) -> int:
+        """Create with O_EXCL, for appending, closed on exec."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def lock(self, fd: int, /) -> bool:
+        """Take an exclusive flock without waiting."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def sync_dir(self, path: str) -> None:
+        """Fsync the directory."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def make_dirs(self, path: str) -> None:
+        """Create what is missing from the top down, syncing each parent."""
+        missing: list[str] = []
+        probe = os.path.abspath(path)
+        while not os.path.isdir(probe):
+            missing.append(probe)
+            probe = os.path.dirname(probe)
+        for directory in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory)
+            self.sync_dir(os.path.dirname(directory))
+
+    def entries(self, path: str) -> list[Entry]:
+        """Scan with one stat a name; names that vanish meanwhile are left out."""
+        found: list[Entry] = []
+        try:
+            scan = os.scandir(path)
+        except FileNotFoundError:
+            return []
+        with scan:
+            for item in scan:
+                try:
+                    stat = item.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                found.append(Entry(item.name, item.is_dir(follow_symlinks=False), stat.st_size, stat.st_mtime_ns))
+        found.sort()
+        return found
+
+    def subdirs(self, path: str) -> list[str]:
+        """Scan without any stat where the file system tells the type with the name."""
+        try:
+            scan = os.scandir(path)
+        except FileNotFoundError:
+            return []
+        with scan:
+            return sorted(item.name for item in scan if item.is_dir(follow_symlinks=False))
+
+    def size(self, path: str) -> int:
+        """Stat the file."""
+        return os.stat(path).st_size
+
+    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
+        """Open, seek, read, close."""
+        with open(path, "rb", buffering=0) as file:
+            if offset:
+                file.seek(offset)
+            return file.read() if size < 0 else _read_up_to(file, size)
+
+    def source(self, path: str) -> str:
+        """Return the path itself, so that pyarrow reads without Python in between."""
+        return path
+
+    def is_locked(self, path: str) -> bool:
+        """Try a shared flock on a descriptor of its own."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+
+def _read_up_to(file: IO[bytes], size: int) -> bytes:
+    parts: list[bytes] = []
+    while size > 0:
+        part = file.read(size)
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+LOCAL: Fs = LocalFs()
+
+
+def write_all(fs: Fs, fd: int, data: Buffer) -> None:
+    """Write every byte, continuing after short writes.
+
+    Raises:
+        OSError: as the file system raises it; some bytes may have been written.
+    """
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[fs.write(fd, view) :]
+
+
+@contextlib.contextmanager
+def staged(fs: Fs, directory: str, final: str) -> Iterator[tuple[str, int]]:
+    """Yield (temporary path, descriptor); afterwards the bytes are synced and the descriptor is closed.
+
+    The caller still has to rename or link the file and to sync the directory. When the body raises,
+    the temporary file is removed.
+    """
+    path = os.path.join(directory, names.temporary_name(final))
+    fd = fs.create(path)
+    try:
+        yield path, fd
+        fs.sync(fd)
+    except BaseException:
+        fs.close(fd)
+        with contextlib.suppress(OSError):
+            fs.unlink(path)
+        raise
+    fs.close(fd)
+
+
+def put_if_absent(fs: Fs, directory: str, name: str, data: Buffer) -> bool:
+    """Publish a small file under a name that must be free: durable when this returns True.
+
+    Returns:
+        False when the name was taken: nothing has changed.
+
+    Raises:
+        OSError: as the file system raises it; the name is not taken by us.
+    """
+    with staged(fs, directory, name) as (temporary, fd):
+        write_all(fs, fd, data)
+    try:
+        fs.link(temporary, os.path.join(directory, name))
+    except FileExistsError:
+        return False
+    finally:
+        fs.unlink(temporary)
+    fs.sync_dir(directory)
+    return True

@@ -1,0 +1,398 @@
+"""The run: what a training script holds."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import uuid
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import msgspec
+
+from eventlog import facts, names, schema, values
+from eventlog.blobs import BlobStore
+from eventlog.config import WriterConfig
+from eventlog.errors import DurabilityUnknownError, EventLogWarning, UsageError
+from eventlog.fs import LOCAL, Fs
+from eventlog.writer import ShapeKey, Writer, after_fork_in_child, alive_page
+
+Level = Literal["info", "warn", "error"]
+_MAX_STEP: Final = (1 << 63) - 1
+_MIN_STEP: Final = -(1 << 63)
+_open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What identifies a run to its writers.
+
+    Attributes:
+        project: the project's name.
+        run_id: unique in the store.
+        name: for people; need not be unique.
+        group: runs that belong together, or None.
+        tags: labels.
+        config: hyperparameters at the start, plain values.
+        rank: of this process, or None.
+        world_size: how many ranks there are, or None.
+        mode: "new", "resume" or "attach" (another process of a run that may be live).
+        first_step: what `log()` without a step counts from.
+    """
+
+    project: str
+    run_id: str
+    name: str
+    group: str | None = None
+    tags: list[str] = []
+    config: dict[str, Any] = {}
+    rank: int | None = None
+    world_size: int | None = None
+    mode: str = "new"
+    first_step: int = 0
+
+
+class _Mirror(MutableMapping[str, Any]):
+    """A dict whose changes are logged."""
+
+    def __init__(self, initial: Mapping[str, Any], publish: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self._values = dict(initial)
+        self._publish = publish
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def __delitem__(self, key: str) -> None:
+        raise UsageError("keys that were logged cannot be removed; set them to None instead")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def update(self, *args: Any, allow_val_change: bool = True, **kwargs: Any) -> None:
+        """Set several keys in one record. `allow_val_change` is accepted for wandb's sake: changes are always allowed."""
+        del allow_val_change
+        self._values.update(self._publish(dict(*args, **kwargs)))
+
+
+class Run:
+    """A run: log numbers and other values to it. Thread-safe; after a fork the child logs to the same run.
+
+    When a method that logs has returned, what it logged survives kill -9 of this process; after `flush()` or
+    `finish()` it survives a power loss. Made by `eventlog.init`.
+
+    Attributes:
+        id: unique in the store.
+        name: for people.
+        project: the project's name.
+        config: hyperparameters, a mapping; changes are logged.
+        summary: results, a mapping; changes are logged.
+        dir: the store's directory that this process writes to.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        info: RunInfo,
+        *,
+        config: WriterConfig | None = None,
+        fs: Fs = LOCAL,
+        time_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Open a writer and announce the run; `eventlog.init` is the way in for users.
+
+        Raises:
+            UsageError: the project's name cannot be a directory.
+            StorageError: nothing can be written and the config says `on_error="raise"`.
+        """
+        self._info = info
+        self._writer = Writer(root, info.project, config=config, fs=fs, time_ns=time_ns)
+        self._blobs = BlobStore(self._writer.root, fs)
+        self._known: dict[tuple[Any, ...], ShapeKey] = {}
+        self._system: dict[tuple[str, ...], ShapeKey] = {}
+        self._step = info.first_step
+        self._owner = os.getpid()
+        self._warned_keys: set[str] = set()
+        self._finished = False
+        self._finish_lock = threading.Lock()
+        self.id = info.run_id
+        self.name = info.name
+        self.project = info.project
+        self.dir = self._writer.root
+        self.config = _Mirror(info.config, self._publish_config)
+        self.summary = _Mirror({}, self._publish_summary)
+        self._writer.append(self._run_start(info.mode, None))
+        self._writer.preamble = self._child_preamble
+        self._parent_writer_id = self._writer.writer_id
+        _open_runs.add(self)
+
+    def _run_start(self, mode: str, parent: str | None) -> schema.RunStart:
+        info = self._info
+        return schema.RunStart(
+            time_ns=self._writer.time_ns(),
+            run_id=info.run_id,
+            project=info.project,
+            name=info.name,
+            group=info.group,
+            tags=info.tags,
+            config=info.config if mode != "fork" else {},
+            host=os.uname().nodename,
+            user=facts.user(),
+            pid=os.getpid(),
+            rank=info.rank,
+            world_size=info.world_size,
+            argv=list(sys.argv),
+            git=facts.git() if mode != "fork" else {},
+            versions=facts.versions() if mode != "fork" else {},
+            mode=mode,
+            parent=parent,
+        )
+
+    def _child_preamble(self) -> list[schema.Record]:
+        return [self._run_start("fork", self._parent_writer_id)]
+
+    def log(self, data: Mapping[str, Any], step: int | None = None) -> None:
+        """Keep one record of named values; on return it survives kill -9.
+
+        Numbers become metrics, everything else becomes events; nested dicts flatten with `/`. A value that
+        cannot be kept is warned about by name, once a name, and the rest is kept.
+
+        Args:
+            data: values by name. Numbers (also of numpy, torch, jax), bools, strings, None, lists, dicts,
+                bytes, and the types of `eventlog.media`.
+            step: an integer from -2**63 to 2**63 - 1; default one more than in the call before. Steps may
+                repeat, decrease or be missing.
+
+        Raises:
+            UsageError: the run has finished, or `data` is no mapping.
+            StorageError: not kept, and the config says `on_error="raise"`.
+        """
+        if not alive_page[0]:
+            after_fork_in_child()
+        writer = self._writer
+        try:
+            shape = self._known.get((*data,))
+        except TypeError:
+            raise UsageError(f"log() takes a dict of names and values, not {type(data).__name__}") from None
+        if shape is not None and (step is None or type(step) is int) and type(data) is dict:
+            numbers = data.values()
+            if [*map(type, numbers)] == shape.floats:
+                with writer.lock:
+                    number = self._step if step is None else step
+                    if _MIN_STEP <= number <= _MAX_STEP:
+                        self._step = number + 1
+                        writer.log(shape, number, shape.pack(*numbers))
+                        return
+        self._log_any(data, step)
+
+    def _log_any(self, data: Mapping[str, Any], step: Any) -> None:
+        if not isinstance(data, Mapping):
+            raise UsageError(f"log() takes a dict of names and values, not {type(data).__name__}")
+        data = dict(data)
+        result = values.sort_out(data, self._blobs, self._writer.config.inline_bytes)
+        for name, problem in result.problems.items():
+            self._warn(name, f"{name!r} was not kept: {problem}")
+        metric_names = tuple(result.numbers)
+        writer = self._writer
+        with writer.lock:
+            number = self._step if step is None else self._checked_step(step)
+            if number is not None:
+                self._step = number + 1
+            shape = writer.shape(self.id, self._info.rank, metric_names)
+            if metric_names == tuple(data) and len(self._known) < 100_000:
+                self._known[metric_names] = shape
+            writer.log(shape, number, shape.pack(*result.numbers.values()), result.others or None)
+
+    def _checked_step(self, step: Any) -> int | None:
+        step = values.unwrap_scalar(step)
+        if isinstance(step, float) and step.is_integer():
+            step = int(step)
+        if isinstance(step, int) and not isinstance(step, bool) and _MIN_STEP <= step <= _MAX_STEP:
+            return int(step)
+        self._warn("step", f"step={step!r} is not a 64-bit integer; the record is kept without a step")
+        return None
+
+    def log_system(self, data: Mapping[str, Any]) -> None:
+        """Keep one sample of system metrics; values that are no numbers are warned about.
+
+        Raises:
+            UsageError: the run has finished.
+            StorageError: not kept, and the config says `on_error="raise"`.
+        """
+        result = values.sort_out(data, self._blobs, self._writer.config.inline_bytes)
+        for name in (*result.problems, *result.others):
+            self._warn(name, f"{name!r} was not kept: system metrics are numbers")
+        shape = self._writer.shape(self.id, self._info.rank, tuple(result.numbers))
+        self._writer.system(shape, shape.pack(*result.numbers.values()))
+
+    def _publish_config(self, changes: dict[str, Any]) -> dict[str, Any]:
+        plain = self._plain(changes)
+        self._writer.append(schema.ConfigPatch(self._writer.time_ns(), self.id, plain))
+        return {str(k): v for k, v in changes.items()}
+
+    def _publish_summary(self, changes: dict[str, Any]) -> dict[str, Any]:
+        plain = self._plain(changes)
+        self._writer.append(schema.SummarySet(self._writer.time_ns(), self.id, plain))
+        return {str(k): v for k, v in changes.items()}
+
+    def _plain(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        kept, problems = plain_mapping(changes, self._blobs)
+        for name, problem in problems.items():
+            self._warn(name, f"{name!r} was not kept: {problem}")
+        return kept
+
+    def define_metric(
+        self, name: str, *, step_metric: str | None = None, goal: str | None = None, summary: str | None = None
+    ) -> None:
+        """Say how a metric wants to be shown.
+
+        Args:
+            name: the metric; a trailing `*` matches any rest.
+            step_metric: the metric that is its x axis.
+            goal: "minimize" or "maximize".
+            summary: "min", "max", "mean", "last" or "none".
+
+        Raises:
+            UsageError: an argument is none of these, or the run has finished.
+        """
+        if goal not in (None, "minimize", "maximize"):
+            raise UsageError('goal must be "minimize" or "maximize"')
+        if summary not in (None, "min", "max", "mean", "last", "none"):
+            raise UsageError('summary must be "min", "max", "mean", "last" or "none"')
+        record = schema.MetricDef(self._writer.time_ns(), self.id, str(name), step_metric, goal, summary)
+        self._writer.append(record)
+
+    def alert(self, title: str, text: str = "", level: Level | str = "warn", step: int | None = None) -> None:
+        """Keep a message for people.
+
+        Args:
+            title: one line.
+            text: the rest.
+            level: "info", "warn" or "error".
+            step: where in the run; default the step of the last `log()`.
+
+        Raises:
+            UsageError: the level is none of these, or the run has finished.
+        """
+        level = str(getattr(level, "value", level)).lower().replace("warning", "warn")
+        if level not in ("info", "warn", "error"):
+            raise UsageError('level must be "info", "warn" or "error"')
+        if step is None:
+            step = self._step - 1 if self._step else None
+        record = schema.Alert(
+            self._writer.time_ns(), self.id, str(title), str(text), level, self._checked_step(step) if step is not None else None, uuid.uuid4().hex
+        )
+        self._writer.append(record)
+
+    def flush(self) -> None:
+        """Make everything logged so far durable: it survives a power loss.
+
+        Raises:
+            DurabilityUnknownError: the disk refused to sync.
+        """
+        self._writer.sync()
+
+    def on_sealed(self, callback: Callable[[str], None]) -> None:
+        """Have `callback` called with the path of each segment after it was sealed, in the thread that sealed it."""
+        self._writer.on_sealed = callback
+
+    @property
+    def writer_id(self) -> str:
+        """The id of this process's writer."""
+        return self._writer.writer_id
+
+    @property
+    def lost(self) -> int:
+        """How many records this process could not keep."""
+        return self._writer.lost
+
+    def finish(self, status: str = "finished", exit_code: int = 0) -> None:
+        """End the run in this process: durable when this returns. Calling it again does nothing.
+
+        In a forked child it only closes the child's writer: the run goes on in the parent.
+
+        Args:
+            status: "finished", "failed" or "killed".
+            exit_code: of the process.
+
+        Raises:
+            DurabilityUnknownError: the last records could not be synced.
+        """
+        with self._finish_lock:
+            if self._finished:
+                return
+            self._finished = True
+        _open_runs.discard(self)
+        if os.getpid() == self._owner:
+            self._writer.append(schema.RunEnd(self._writer.time_ns(), self.id, status, exit_code))
+        self._writer.close()
+
+    def _warn(self, key: str, message: str) -> None:
+        if key not in self._warned_keys:
+            self._warned_keys.add(key)
+            warnings.warn(f"eventlog run {self.name!r}: {message}", EventLogWarning, stacklevel=4)
+
+    def __enter__(self) -> Run:
+        """Return the run."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish: as failed when the body raised."""
+        if kind is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+            self.finish()
+        else:
+            self.finish("failed", 1)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the run's identity: the other process attaches to it with a writer of its own."""
+        info = msgspec.structs.replace(self._info, mode="attach", config={}, first_step=self._step)
+        return (attach, (self.dir, info, self._writer.config))
+
+    def __repr__(self) -> str:
+        """Name project, run and id."""
+        return f"Run(project={self.project!r}, name={self.name!r}, id={self.id!r})"
+
+
+def attach(root: str, info: RunInfo, config: WriterConfig | None = None) -> Run:
+    """Return a run object in another process of the same run, such as a spawned DataLoader worker."""
+    return Run(root, info, config=config)
+
+
+def plain_mapping(changes: Mapping[str, Any], blobs: BlobStore) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the plain values of a config or summary, and by name why others could not be kept."""
+    kept: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for key, value in changes.items():
+        name = str(key)
+        try:
+            name.encode("utf-8")
+            kept[name] = values.to_plain(value, blobs)
+        except values.CONVERSION_ERRORS as error:
+            problems[name.encode("utf-8", "backslashreplace").decode()] = f"{type(error).__name__}: {error}"
+    return kept, problems
+
+
+def new_run_id() -> str:
+    """Return a fresh run id; it sorts by its start time."""
+    return names.new_id()
+
+
+def finish_open_runs() -> None:
+    """Finish what the process left open; runs at interpreter exit."""
+    failed = getattr(sys, "last_value", None) is not None
+    for run in list(_open_runs):
+        try:
+            run.finish("failed", 1) if failed else run.finish()
+        except (DurabilityUnknownError, OSError) as error:
+            warnings.warn(f"eventlog could not finish {run!r}: {error}", EventLogWarning, stacklevel=1)

@@ -1,0 +1,154 @@
+"""Segment files: their header, and the rules by which an open and a sealed one are read."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from eventlog import frame, schema
+from eventlog.errors import DataError, NewerFormatError
+from eventlog.frame import Outcome
+
+MAGIC: Final = b"\x89EVLOG\r\n"
+VERSION: Final = 1
+HEADER_BYTES: Final = 64
+
+_HEADER: Final = struct.Struct("<8sHHIQq26s2xI")
+
+
+class Header(NamedTuple):
+    """The facts at the start of a segment."""
+
+    writer_id: str
+    segno: int
+    first_seq: int
+    created_ns: int
+
+
+class Stretch(NamedTuple):
+    """`count` good frames of `frame_bytes` each, one after the other, with consecutive seqs from `seq`."""
+
+    offset: int
+    frame_bytes: int
+    count: int
+    seq: int
+    structural: bool
+
+    @property
+    def end(self) -> int:
+        """The offset after the last frame."""
+        return self.offset + self.frame_bytes * self.count
+
+
+class Damage(NamedTuple):
+    """Bytes that hold no good frame; `at_end` when no good frame follows in the data at hand."""
+
+    offset: int
+    end: int
+    reason: str
+    at_end: bool
+
+
+Extend = Callable[[bytes, Stretch], Stretch]
+"""Lengthens a stretch of one frame over the like frames that follow it; see `eventlog.columns`."""
+
+
+def build_header(header: Header) -> bytes:
+    """Return the 64 bytes that start a segment."""
+    body = _HEADER.pack(
+        MAGIC, VERSION, 0, header.segno, header.first_seq, header.created_ns, header.writer_id.encode("ascii"), 0
+    )[:-4]
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def parse_header(data: bytes, path: str) -> Header:
+    """Return what the first 64 bytes say.
+
+    Raises:
+        NewerFormatError: an intact header of a version that this release does not read.
+        DataError: the bytes are no intact header.
+    """
+    if len(data) < HEADER_BYTES:
+        raise DataError(path, len(data), "the header is incomplete")
+    magic, version, _, segno, first_seq, created_ns, writer_id, crc = _HEADER.unpack_from(data)
+    if magic != MAGIC or zlib.crc32(data[: HEADER_BYTES - 4]) != crc:
+        raise DataError(path, 0, "the header does not match its checksum")
+    if version != VERSION:
+        message = f"segment format version {version} is not supported, only {VERSION}: upgrade eventlog"
+        raise NewerFormatError(path, 8, message)
+    return Header(writer_id.decode("ascii"), segno, first_seq, created_ns)
+
+
+def recover_header(data: bytes) -> Header | None:
+    """Return the header as the first frame repeats it, or None when that is damaged too."""
+    if len(data) < HEADER_BYTES or frame.parse(data, HEADER_BYTES).outcome is not Outcome.COMPLETE:
+        return None
+    end = frame.parse(data, HEADER_BYTES).end
+    record = schema.decode(frame.payload(data, HEADER_BYTES, end))
+    if not isinstance(record, schema.SegmentStart):
+        return None
+    return Header(record.writer_id, record.segno, record.first_seq, record.created_ns)
+
+
+def walk(
+    data: bytes, offset: int, expected_seq: int, *, at_eof: bool = True, extend: Extend | None = None
+) -> Iterator[Stretch | Damage]:
+    """Yield the good frames from `offset` on in order, and the damage between them.
+
+    The walk is the same for open and for sealed segments; they differ in what an end means, and that is for
+    the caller to say: bytes after the last item are an incomplete frame. In an open segment those, and
+    damage that is `at_end`, are the torn tail, which is normal. In a sealed segment both are loss.
+
+    Args:
+        data: the segment's bytes, or a window of them that starts at a frame.
+        offset: where in `data` the first frame starts.
+        expected_seq: the seq, relative to the segment, that the next record should have.
+        at_eof: `data` reaches to the end of the file. When it does not, damage at the end of the window is
+            not yielded: it has to be looked at again with more of the file.
+        extend: makes stretches longer than one frame.
+    """
+    size = len(data)
+    while offset < size:
+        found = frame.parse(data, offset)
+        if found.outcome is Outcome.COMPLETE:
+            stretch = Stretch(offset, found.end - offset, 1, found.seq, found.structural)
+            if extend is not None and not found.structural:
+                stretch = extend(data, stretch)
+            yield stretch
+            offset = stretch.end
+            expected_seq = max(expected_seq, stretch.seq + (0 if found.structural else stretch.count))
+            continue
+        if found.outcome is Outcome.INCOMPLETE:
+            return
+        search_from = found.end if found.outcome is Outcome.BAD_BODY else offset + 1
+        good = frame.resync(data, search_from, expected_seq)
+        if good < 0 and not at_eof:
+            return
+        yield Damage(offset, size if good < 0 else good, found.outcome.value, at_end=good < 0)
+        if good < 0:
+            return
+        offset = good
+
+
+class Item(NamedTuple):
+    """One record of a segment; `seq` is the writer's, or that of the next record for a structural one."""
+
+    seq: int
+    offset: int
+    end: int
+    record: schema.AnyRecord
+
+
+def items(data: bytes, header: Header) -> Iterator[Item | Damage]:
+    """Yield every record of a segment one by one, structural ones too, and the damage between them.
+
+    The plain, slow way to read, without numpy: the independent check on the fast one.
+    """
+    for part in walk(data, HEADER_BYTES, 0):
+        if isinstance(part, Damage):
+            yield part
+            continue
+        record = schema.decode(frame.payload(data, part.offset, part.end))
+        yield Item(header.first_seq + part.seq, part.offset, part.end, record)

@@ -1,0 +1,209 @@
+"""`init` and the module-level functions: the current run of this process."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import importlib.util
+import os
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from eventlog import mounts, resume as resuming
+from eventlog.blobs import BlobStore
+from eventlog.config import Environment, WriterConfig, read_environment
+from eventlog.errors import EventLogWarning, StorageError, UsageError
+from eventlog.run import Level, Run, RunInfo, finish_open_runs, new_run_id, plain_mapping
+from eventlog.spool import Spool
+
+Resume = Literal["never", "allow", "must"]
+_current: list[Run] = []
+_registered: list[int] = []
+
+_ADJECTIVES = "amber brisk calm deep early fair gentle hidden ivory keen lunar mild noble open pale quiet rapid solid tidal vivid".split()
+_NOUNS = "acre brook cedar dune ember field grove harbor inlet jetty knoll lake marsh north orchard pine ridge stone trail wave".split()
+
+
+def init(
+    project: str | None = None,
+    name: str | None = None,
+    *,
+    config: Mapping[str, Any] | None = None,
+    group: str | None = None,
+    tags: Sequence[str] = (),
+    dir: str | os.PathLike[str] | None = None,  # noqa: A002 - the name that wandb users know
+    resume: Resume | bool = "never",
+    id: str | None = None,  # noqa: A002 - the name that wandb users know
+    settings: WriterConfig | None = None,
+) -> Run:
+    """Start a run, or continue one, and make it the current run of this process.
+
+    When it returns, the run is on disk and visible to readers.
+
+    Args:
+        project: where the run belongs; default `$EVENTLOG_PROJECT`, else "default".
+        name: for people; default `$EVENTLOG_RUN_NAME`, else two words and a number.
+        config: hyperparameters.
+        group: runs that belong together.
+        tags: labels.
+        dir: the store's directory; default `$EVENTLOG_DIR`, else `./eventlog-store`.
+        resume: "never" starts a new run; "allow" continues the latest run of that name, if any; "must"
+            raises when there is none. True means "allow", False "never".
+        id: the run's id, for several processes that log to one run; default `$EVENTLOG_RUN_ID`, else new.
+        settings: of the writer; default what the environment says.
+
+    Returns:
+        The run; use it as a context manager, or call `finish()`.
+
+    Raises:
+        UsageError: a bad name or option, or `resume="must"` without such a run.
+        StorageError: the store is on a network mount and the settings say "refuse", or nothing can be
+            written and they say `on_error="raise"`.
+    """
+    environment = read_environment()
+    mode: str = {True: "allow", False: "never"}.get(resume, resume) if isinstance(resume, bool) else resume
+    if mode not in ("never", "allow", "must"):
+        raise UsageError(f'resume must be "never", "allow" or "must", not {resume!r}')
+    settings = settings or environment.writer
+    project = str(project or environment.project or "default")
+    wanted_root = os.path.abspath(os.fspath(dir) if dir is not None else environment.store_dir)
+    root, spool = _place(wanted_root, settings)
+    name = name or environment.name
+    info = _identify(wanted_root, project, name, id or environment.run_id, mode, environment)
+    kept, problems = plain_mapping(dict(config or {}), BlobStore(root))
+    for key, problem in problems.items():
+        warnings.warn(f"config key {key!r} was not kept: {problem}", EventLogWarning, stacklevel=2)
+    info = RunInfo(
+        project=project,
+        run_id=info.run_id,
+        name=info.name,
+        group=None if group is None else str(group),
+        tags=[str(tag) for tag in tags],
+        config=kept,
+        rank=environment.rank,
+        world_size=environment.world_size,
+        mode=info.mode,
+        first_step=info.first_step,
+    )
+    run = Run(root, info, config=settings)
+    if spool is not None:
+        spool.follow(run)
+    if not _registered:
+        _registered.append(1)
+        atexit.register(finish_open_runs)
+    _current[:] = [run]
+    return run
+
+
+def _place(root: str, settings: WriterConfig) -> tuple[str, Spool | None]:
+    """Return the directory to write to: the store itself, or a local spool when the store is on an unsuitable mount."""
+    mount = mounts.unsuitable_mount(root)
+    if mount is None or settings.network_mount == "allow":
+        return root, None
+    if settings.network_mount == "refuse":
+        raise StorageError(
+            95,
+            f"{root} is on a {mount} mount, where append, rename and fsync are not reliable. Choose a local "
+            "directory, or set EVENTLOG_NETWORK_MOUNT=spool to write locally and copy sealed segments over",
+        )
+    spool = Spool.for_store(root, settings.spool_dir)
+    warnings.warn(
+        f"{root} is on a {mount} mount: records are written to {spool.directory} and sealed segments are copied "
+        "over. After a crash, `eventlog ship` copies the rest",
+        EventLogWarning,
+        stacklevel=3,
+    )
+    return spool.directory, spool
+
+
+def _identify(
+    root: str, project: str, name: str | None, run_id: str | None, mode: str, environment: Environment
+) -> RunInfo:
+    if mode == "must" and name is None and run_id is None:
+        raise UsageError('resume="must" needs the name or the id of the run')
+    earlier = None
+    if mode != "never" and (name is not None or run_id is not None):
+        earlier = _find_earlier(root, project, name, run_id)
+    if earlier is not None:
+        first_step = 0 if earlier.last_step is None else earlier.last_step + 1
+        return RunInfo(project=project, run_id=earlier.run_id, name=earlier.name, mode="resume", first_step=first_step)
+    if mode == "must":
+        what = f"id {run_id!r}" if run_id is not None else f"name {name!r}"
+        raise UsageError(f'resume="must": project {project!r} in {root} has no run of {what}')
+    shared = run_id is not None and (environment.rank or 0) > 0
+    label = name or (_name_for(run_id) if run_id is not None else _fresh_name())
+    return RunInfo(project=project, run_id=run_id or new_run_id(), name=label, mode="attach" if shared else "new")
+
+
+def _find_earlier(root: str, project: str, name: str | None, run_id: str | None) -> resuming.Earlier | None:
+    """Ask the store where pyarrow is installed, for it also knows runs whose segments were collected."""
+    if importlib.util.find_spec("pyarrow") and importlib.util.find_spec("numpy"):
+        from eventlog.store import open_store  # noqa: PLC0415 - only here, so that the write path needs no pyarrow
+
+        return open_store(root).find_run(project, name=name, run_id=run_id)
+    return resuming.find_run(root, project, name=name, run_id=run_id)
+
+
+def _fresh_name() -> str:
+    rng = random.SystemRandom()
+    return f"{rng.choice(_ADJECTIVES)}-{rng.choice(_NOUNS)}-{rng.randrange(1000)}"
+
+
+def _name_for(run_id: str) -> str:
+    """Return the same name in every process that shares a run id."""
+    number = int.from_bytes(hashlib.sha256(run_id.encode("utf-8", "replace")).digest()[:8], "big")
+    adjective, noun = _ADJECTIVES[number % len(_ADJECTIVES)], _NOUNS[number // 64 % len(_NOUNS)]
+    return f"{adjective}-{noun}-{number // 4096 % 1000}"
+
+
+def current_run() -> Run:
+    """Return the run that `init` started last.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not _current:
+        raise UsageError("no run: call eventlog.init(project=...) first")
+    return _current[0]
+
+
+def log(data: Mapping[str, Any], step: int | None = None) -> None:
+    """Log to the current run: see `Run.log`.
+
+    Raises:
+        UsageError: there is no current run, or as `Run.log`.
+        StorageError: as `Run.log`.
+    """
+    current_run().log(data, step=step)
+
+
+def log_system(data: Mapping[str, Any]) -> None:
+    """Log system metrics to the current run: see `Run.log_system`.
+
+    Raises:
+        UsageError: there is no current run, or as `Run.log_system`.
+        StorageError: as `Run.log_system`.
+    """
+    current_run().log_system(data)
+
+
+def alert(title: str, text: str = "", level: Level | str = "warn", step: int | None = None) -> None:
+    """Send an alert from the current run: see `Run.alert`.
+
+    Raises:
+        UsageError: there is no current run, or as `Run.alert`.
+        StorageError: as `Run.alert`.
+    """
+    current_run().alert(title, text, level, step)
+
+
+def finish(status: str = "finished", exit_code: int = 0) -> None:
+    """Finish the current run: see `Run.finish`. Without one it does nothing.
+
+    Raises:
+        DurabilityUnknownError: as `Run.finish`.
+    """
+    if _current:
+        _current.pop().finish(status, exit_code)

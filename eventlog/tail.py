@@ -1,0 +1,330 @@
+"""The tail: read what a writer appended after its watermark, from open and sealed segments alike."""
+
+from __future__ import annotations
+
+import os
+from typing import Final, NamedTuple
+
+from eventlog import frame, names, schema, segment, stretch as fast
+from eventlog.columns import Batch, Decoder
+from eventlog.errors import DataError, NewerFormatError
+from eventlog.fs import Fs
+from eventlog.manifest import Gap, Watermark
+from eventlog.segment import Damage, Header, Stretch
+
+WINDOW_BYTES: Final = 32 * 1024 * 1024
+_PROBE_BYTES: Final = 4096
+
+
+class Damaged(NamedTuple):
+    """Bytes of a segment that hold no good frame."""
+
+    writer_id: str
+    segno: int
+    path: str
+    offset: int
+    size_bytes: int
+    reason: str
+
+
+class Found(NamedTuple):
+    """What reading one writer found.
+
+    Attributes:
+        watermark: how far it read.
+        gaps: records that are missing before it.
+        damages: bytes that hold none.
+        more: there is more to read; the budget ran out.
+    """
+
+    watermark: Watermark
+    gaps: list[Gap]
+    damages: list[Damaged]
+    more: bool
+
+
+class _Source(NamedTuple):
+    """A segment that has to be read."""
+
+    segno: int
+    sealed: bool
+    path: str
+    header: Header
+
+
+class WriterReader:
+    """Reads one writer from its watermark on, into a batch. Not thread-safe; never writes.
+
+    It reads files by their growing end, so a torn tail is simply not there yet. Segments are taken in the
+    order of their first seq: after a failed sync a writer repeats records in a later one, and records that
+    were seen already are counted as duplicates and left out.
+    """
+
+    def __init__(
+        self, fs: Fs, root: str, project: str, writer_id: str, watermark: Watermark, batch: Batch
+    ) -> None:
+        """Take where to read, from where on, and where the rows go."""
+        self._fs = fs
+        self._directory = names.writer_dir(root, project, writer_id)
+        self._writer_id = writer_id
+        self._decoder = Decoder(writer_id, batch)
+        self._batch = batch
+        self._mark = watermark
+        self._expected = watermark.seq + 1
+        self._records = 0
+        self._duplicates = 0
+        self._dropped_before = batch.dropped
+        self._gaps: list[Gap] = []
+        self._damages: list[Damaged] = []
+        self._reason = "a segment is missing"
+        self._segno = watermark.segno
+        self._offset = watermark.offset
+        self._shape_offset = watermark.shape_offset
+        self._done = watermark.done
+        self._bytes_left = 0
+
+    def read(self, budget_bytes: int = 1 << 62, *, missing_before_ns: int = 1 << 62) -> Found:
+        """Read at most about `budget_bytes` of frames.
+
+        Args:
+            budget_bytes: stop after so many; at least one frame is read.
+            missing_before_ns: a missing segment counts as lost when the next one was created before this;
+                else the read stops there, for it may still arrive.
+
+        Raises:
+            NewerFormatError: a segment is of a newer format.
+            OSError: a file cannot be read.
+        """
+        self._bytes_left = budget_bytes
+        more = False
+        for source in self._sources():
+            late = source.header.first_seq > self._expected and source.segno != self._segno
+            if late and source.header.created_ns >= missing_before_ns and self._reason == "a segment is missing":
+                break
+            if self._bytes_left <= 0:
+                more = True
+                break
+            if not self._read_segment(source):
+                more = True
+                break
+        self._decoder.finish()
+        mark = Watermark(
+            seq=self._expected - 1,
+            segno=self._segno,
+            offset=self._offset,
+            shape_offset=self._shape_offset,
+            records=self._mark.records + self._records,
+            dropped=self._mark.dropped + self._batch.dropped - self._dropped_before,
+            duplicates=self._mark.duplicates + self._duplicates,
+            done=self._done,
+        )
+        return Found(mark, self._gaps, self._damages, more)
+
+    def _sources(self) -> list[_Source]:
+        listed: dict[int, bool] = {}
+        for entry in self._fs.entries(self._directory):
+            parsed = names.parse_segment_name(entry.name)
+            if parsed is not None and parsed[0] >= self._mark.segno:
+                listed[parsed[0]] = listed.get(parsed[0], False) or parsed[1]
+        if listed:
+            self._add_renamed_meanwhile(listed)
+        sources = [source for segno in sorted(listed) if (source := self._source(segno, sealed=listed[segno]))]
+        return sorted(sources, key=lambda source: (source.header.first_seq, source.segno))
+
+    def _add_renamed_meanwhile(self, listed: dict[int, bool]) -> None:
+        """A listing is no snapshot: a segment that is sealed while it runs can be missing under both names."""
+        first = self._mark.segno or 1
+        for segno in range(first, max(listed)):
+            if segno in listed:
+                continue
+            for sealed in (True, False):
+                try:
+                    self._fs.size(self._path(segno, sealed=sealed))
+                except FileNotFoundError:
+                    continue
+                listed[segno] = sealed
+                break
+
+    def _path(self, segno: int, *, sealed: bool) -> str:
+        return os.path.join(self._directory, names.segment_name(segno, sealed=sealed))
+
+    def _source(self, segno: int, *, sealed: bool) -> _Source | None:
+        path = self._path(segno, sealed=sealed)
+        try:
+            start = self._fs.read(path, 0, segment.HEADER_BYTES)
+        except FileNotFoundError:
+            if sealed:
+                return None
+            return self._source(segno, sealed=True)
+        header = self._header(path, start, segno)
+        if header is None:
+            if sealed or len(start) >= segment.HEADER_BYTES:
+                self._set_aside(path, segno, 0, max(len(start), 1), "neither copy of the segment's header is intact")
+            return None
+        return _Source(segno, sealed, path, header)
+
+    def _header(self, path: str, start: bytes, segno: int) -> Header | None:
+        try:
+            header = segment.parse_header(start, path)
+        except NewerFormatError:
+            raise
+        except DataError:
+            recovered = segment.recover_header(self._fs.read(path, 0, _PROBE_BYTES))
+            if recovered is None:
+                return None
+            if segno > self._mark.segno or self._mark.offset == 0:
+                self._set_aside(path, segno, 0, segment.HEADER_BYTES, "the header does not match its checksum")
+            header = recovered
+        if header.writer_id != self._writer_id or header.segno != segno:
+            self._set_aside(path, segno, 0, segment.HEADER_BYTES, f"is segment {header.segno} of {header.writer_id}")
+            return None
+        return header
+
+    def _set_aside(self, path: str, segno: int, offset: int, size: int, reason: str) -> None:
+        self._damages.append(Damaged(self._writer_id, segno, path, offset, size, reason))
+
+    def _read_segment(self, source: _Source) -> bool:
+        """Read a segment as far as it and the budget go; say whether it was read to its present end."""
+        resumed = source.segno == self._segno and self._offset >= segment.HEADER_BYTES
+        offset = self._offset if resumed else segment.HEADER_BYTES
+        shape_offset = self._shape_offset if resumed else 0
+        size = self._fs.size(source.path) if self._exists(source.path) else 0
+        path = source.path
+        if not size:
+            path = self._path(source.segno, sealed=True)
+            size = self._fs.size(path)
+        if resumed and size <= offset:
+            return True
+        self._decoder.start_segment(load_shapes(self._fs, path, shape_offset))
+        self._segno, self._offset, self._shape_offset = source.segno, offset, shape_offset
+        window = min(WINDOW_BYTES, max(self._bytes_left, _PROBE_BYTES))
+        while True:
+            data = self._fs.read(path, self._offset, window)
+            at_eof = len(data) < window
+            used = self._read_window(data, source, at_eof=at_eof)
+            self._bytes_left -= used
+            if at_eof:
+                break
+            if self._bytes_left <= 0 and used:
+                return False
+            if not used:
+                window *= 2
+        self._end_segment(source, path)
+        return True
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self._fs.size(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _read_window(self, data: bytes, source: _Source, *, at_eof: bool) -> int:
+        """Take in the frames of a window that starts at `self._offset`; return how many bytes they took."""
+        start = self._offset
+        used = 0
+        expected = max(self._expected - source.header.first_seq, 0)
+        for part in segment.walk(data, 0, expected, at_eof=at_eof, extend=fast.extend):
+            if isinstance(part, Damage):
+                if part.at_end:
+                    break
+                self._reason = part.reason
+                self._set_aside(source.path, source.segno, start + part.offset, part.end - part.offset, part.reason)
+            elif part.structural:
+                payload = data[part.offset + frame.HEADER_BYTES : part.end]
+                if self._decoder.add_structural(payload):
+                    self._shape_offset = start + part.offset
+            else:
+                self._take(data, part, source.header.first_seq)
+            used = part.end
+            self._offset = start + used
+        return used
+
+    def _take(self, data: bytes, part: Stretch, first_seq: int) -> None:
+        seq = first_seq + part.seq
+        if seq > self._expected:
+            self._gaps.append(
+                Gap(writer_id=self._writer_id, first_seq=self._expected, last_seq=seq - 1, reason=self._reason)
+            )
+            self._reason = "a segment is missing"
+            self._expected = seq
+        seen = min(self._expected - seq, part.count)
+        if seen:
+            self._duplicates += seen
+            part = part._replace(
+                offset=part.offset + seen * part.frame_bytes, count=part.count - seen, seq=part.seq + seen
+            )
+        if part.count:
+            self._decoder.add(data, part, first_seq)
+            self._records += part.count
+            self._expected += part.count
+
+    def _end_segment(self, source: _Source, path: str) -> None:
+        """At the end of the bytes: an open segment may go on, a sealed one must have ended with its seal."""
+        seal = self._decoder.last_seal
+        if seal is not None:
+            if seal.next_seq > self._expected:
+                reason = self._reason
+                self._gaps.append(
+                    Gap(writer_id=self._writer_id, first_seq=self._expected, last_seq=seal.next_seq - 1, reason=reason)
+                )
+                self._expected = seal.next_seq
+            self._reason = "a segment is missing"
+            self._done = self._done or seal.final
+        if source.sealed:
+            size = self._fs.size(path)
+            if size > self._offset:
+                reason = "a sealed segment ends in damage"
+                self._set_aside(source.path, source.segno, self._offset, size - self._offset, reason)
+                self._reason = reason
+                self._offset = size
+
+
+def load_shapes(fs: Fs, path: str, shape_offset: int) -> dict[int, schema.Shape]:
+    """Return the shapes that a segment announced up to and at `shape_offset`, following the chain of announcements.
+
+    When a link of the chain is damaged, the segment is read from its start instead.
+    """
+    shapes: dict[int, schema.Shape] = {}
+    offset = shape_offset
+    while offset:
+        data = fs.read(path, offset, _PROBE_BYTES)
+        found = frame.parse(data, 0)
+        if found.outcome is frame.Outcome.INCOMPLETE:
+            needed = int.from_bytes(data[6:10], "little") & frame.MAX_PAYLOAD_BYTES
+            data = fs.read(path, offset, needed + frame.HEADER_BYTES)
+            found = frame.parse(data, 0)
+        if found.outcome is not frame.Outcome.COMPLETE:
+            return _scan_shapes(fs, path, shape_offset)
+        record = schema.decode(data[frame.HEADER_BYTES : found.end])
+        if not isinstance(record, schema.Shape):
+            return _scan_shapes(fs, path, shape_offset)
+        shapes.setdefault(record.shape, record)
+        offset = record.previous_offset
+    return shapes
+
+
+def _scan_shapes(fs: Fs, path: str, shape_offset: int) -> dict[int, schema.Shape]:
+    shapes: dict[int, schema.Shape] = {}
+    data = fs.read(path)
+    for part in segment.walk(data, segment.HEADER_BYTES, 0):
+        if isinstance(part, Damage) or not part.structural:
+            continue
+        if part.offset > shape_offset:
+            break
+        record = schema.decode(data[part.offset + frame.HEADER_BYTES : part.end])
+        if isinstance(record, schema.Shape):
+            shapes[record.shape] = record
+    return shapes
+
+
+def writers(fs: Fs, root: str, project: str) -> list[str]:
+    """Return the ids of the writers that have a directory in a project, in order."""
+    return [name for name in fs.subdirs(names.project_segments_dir(root, project)) if names.is_writer_id(name)]
+
+
+def projects(fs: Fs, root: str) -> list[str]:
+    """Return the projects that have segments or snapshots, in order."""
+    found = {*fs.subdirs(names.segments_dir(root)), *fs.subdirs(names.snapshots_dir(root))}
+    decoded = (names.decode_name(name) for name in found)
+    return sorted(name for name in decoded if name is not None)

@@ -1,0 +1,544 @@
+"""The writer: one process's appender, which numbers records, rolls, syncs, and survives every failure to write."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import struct
+import threading
+import time
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Final
+from zlib import crc32
+
+from eventlog import frame, names, schema, segment
+from eventlog.append import OpenSegment
+from eventlog.config import WriterConfig
+from eventlog.errors import DurabilityUnknownError, EventLogWarning, StorageError, UsageError
+from eventlog.fs import LOCAL
+from eventlog.schema import Log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from eventlog.fs import Fs
+
+_NOTHING: Final[frozenset[int]] = frozenset()
+_SPACE_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT)
+_encode_log: Final = schema.encode
+_pack_header: Final = frame.pack_header
+_pack_length_seq: Final = frame.pack_length_seq
+
+_MADV_WIPEONFORK: Final = 18
+alive_page: Final = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+"""Byte 0 is 1 in this process; the kernel wipes it in a child, even one that Python did not fork."""
+with contextlib.suppress(OSError):
+    alive_page.madvise(_MADV_WIPEONFORK)
+alive_page[0] = 1
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+class ShapeKey:
+    """A tuple of metric names of one run, known to a writer. Immutable.
+
+    Attributes:
+        number: what records hold instead of the names.
+        pack: turns that many floats into the bytes of `Log.values`.
+        floats: `[float] * len(names)`, to compare the types of a call's values with.
+    """
+
+    __slots__ = ("floats", "names", "number", "pack", "rank", "run_id")
+
+    def __init__(self, number: int, run_id: str, rank: int | None, metric_names: tuple[str, ...]) -> None:
+        """Prepare the packer."""
+        self.number = number
+        self.run_id = run_id
+        self.rank = rank
+        self.names = metric_names
+        self.pack = struct.Struct(f"<{len(metric_names)}d").pack
+        self.floats = [float] * len(metric_names)
+
+
+class Writer:
+    """Appends records to segments of its own; when a method that appends has returned, they survive kill -9.
+
+    Thread-safe. After a fork the child's copy becomes a new writer with an id of its own.
+
+    Attributes:
+        writer_id: unique per process start.
+        lock: re-entrant; callers that need two appends side by side hold it.
+        lost: records that could not be kept since the start.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        project: str,
+        *,
+        config: WriterConfig | None = None,
+        fs: Fs = LOCAL,
+        time_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Prepare; nothing is created on disk before the first record.
+
+        Args:
+            root: the store's directory.
+            project: the project that all records belong to.
+            config: settings; None is the defaults.
+            fs: the file system.
+            time_ns: the clock, nanoseconds since 1970 UTC.
+
+        Raises:
+            UsageError: the project's name cannot be a directory.
+        """
+        names.encode_name(project)
+        self.root = os.path.abspath(root)
+        self.project = project
+        self.config = config or WriterConfig()
+        self._fs = fs
+        self._write = fs.write
+        self.time_ns = time_ns
+        self.lost = 0
+        self._warned = False
+        self.on_sealed: Callable[[str], None] | None = None
+        self.preamble: Callable[[], Sequence[schema.Record]] | None = None
+        self._reset()
+        _writers.add(self)
+
+    def _reset(self) -> None:
+        self.writer_id = names.new_id(self.time_ns() // 1_000_000)
+        self.lock = threading.RLock()
+        self._sync_lock = threading.Lock()
+        self._busy = False
+        self._deferred: list[schema.Record] = []
+        self._closed = False
+        self._opened = False
+        self._segment: OpenSegment | None = None
+        self._retiring: list[OpenSegment] = []
+        self._segno = 0
+        self._next_seq = 1
+        self._born_s = 0.0
+        self._roll_due = False
+        self._ready: frozenset[int] | set[int] = _NOTHING
+        self._shapes: dict[tuple[str, tuple[str, ...]], ShapeKey] = {}
+        self._by_number: list[ShapeKey] = []
+        self._dropped = 0
+        self._dropped_reason = ""
+        self._dropped_since_ns = 0
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def next_seq(self) -> int:
+        """The seq that the next record will get."""
+        open_segment = self._segment
+        if open_segment is None:
+            return self._next_seq
+        return open_segment.header.first_seq + open_segment.next_seq
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def shape(self, run_id: str, rank: int | None, metric_names: tuple[str, ...]) -> ShapeKey:
+        """Return the shape of these names, in this order, for a run; announced in a segment when first used there."""
+        with self.lock:
+            key = self._shapes.get((run_id, metric_names))
+            if key is None:
+                key = ShapeKey(len(self._by_number), run_id, rank, metric_names)
+                self._by_number.append(key)
+                self._shapes[run_id, metric_names] = key
+            return key
+
+    def log(
+        self, shape: ShapeKey, step: int | None, values: bytes, others: dict[str, schema.Plain] | None = None
+    ) -> bool:
+        """Append one `Log` record with one write(2).
+
+        Args:
+            shape: of this writer.
+            step: the user's step, a 64-bit integer, or None.
+            values: what `shape.pack` returned.
+            others: the values that are no numbers.
+
+        Returns:
+            False when the record could not be kept; it is counted in `lost`.
+
+        Raises:
+            StorageError: could not be kept, and the config says `on_error="raise"`.
+            UsageError: the writer is closed, or the record is too large.
+        """
+        with self.lock:
+            record = Log(self.time_ns(), step, shape.number, values, others)
+            if shape.number not in self._ready or self._busy:
+                return self._append_slowly(record, shape.number)
+            open_segment = self._segment
+            if open_segment is None:
+                return self._append_slowly(record, shape.number)
+            self._busy = True
+            payload = _encode_log(record)
+            length = len(payload)
+            seq = open_segment.next_seq
+            offset = open_segment.offset
+            start = crc32(_pack_length_seq(length, seq))
+            end = offset + frame.HEADER_BYTES + length
+            try:
+                data = _pack_header(crc32(payload, start), start & 0xFFFF, length, seq) + payload
+                if self._write(open_segment.fd, data) != len(data):
+                    return self._append_after_failure(record, shape.number, None)
+                open_segment.next_seq = seq + 1
+                open_segment.offset = end
+            except OSError as error:
+                return self._append_after_failure(record, shape.number, error)
+            except BaseException:
+                self._reconcile(open_segment, seq, offset, end)
+                raise
+            finally:
+                self._busy = False
+            if end >= self.config.segment_bytes:
+                self._ask_for_roll()
+            if self._deferred:
+                self._append_deferred()
+            return True
+
+    def system(self, shape: ShapeKey, values: bytes) -> bool:
+        """Append one `System` record; as `log` otherwise."""
+        with self.lock:
+            return self._append_slowly(schema.System(self.time_ns(), shape.number, values), shape.number)
+
+    def append(self, record: schema.Record) -> bool:
+        """Append one record of any kind that takes a seq.
+
+        Returns:
+            False when the record could not be kept; it is counted in `lost`.
+
+        Raises:
+            StorageError: could not be kept, and the config says `on_error="raise"`.
+            UsageError: the writer is closed, or the record is too large.
+        """
+        with self.lock:
+            return self._append_slowly(record, None)
+
+    def _append_slowly(self, record: schema.Record, shape: int | None) -> bool:
+        if self._closed:
+            raise UsageError("the writer is closed: the run has finished; call init() again, with resume to continue it")
+        if self._busy:
+            # A signal handler logs while log() is at work in the same thread: it comes right after.
+            self._deferred.append(record)
+            return True
+        payload = schema.encode(record)
+        if len(payload) > frame.MAX_PAYLOAD_BYTES:
+            raise UsageError(f"a record of {len(payload)} bytes is too large, at most {frame.MAX_PAYLOAD_BYTES}")
+        self._busy = True
+        try:
+            if not self._try_append(payload, shape):
+                return False
+        finally:
+            self._busy = False
+        self._append_deferred()
+        return True
+
+    def _append_deferred(self) -> None:
+        while self._deferred:
+            record = self._deferred.pop(0)
+            self._append_slowly(record, record.shape if isinstance(record, Log | schema.System) else None)
+
+    def _append_after_failure(self, record: schema.Record, shape: int, error: OSError | None) -> bool:
+        """Undo a failed or short write of `log`, then try the careful way."""
+        open_segment = self._segment
+        if open_segment is not None:
+            try:
+                open_segment.cut_back()
+            except OSError as worse:
+                self._abandon(open_segment)
+                error = error or worse
+        return self._try_append(schema.encode(record), shape)
+
+    def _try_append(self, payload: bytes, shape: int | None) -> bool:
+        try:
+            self._append_prepared(payload, shape)
+        except OSError as error:
+            if error.errno not in _SPACE_ERRORS and self._append_in_new_segment(payload, shape):
+                return True
+            return self._drop(error)
+        return True
+
+    def _append_in_new_segment(self, payload: bytes, shape: int | None) -> bool:
+        """Retry once elsewhere: a full file (EFBIG) or a bad block (EIO) need not be the next one's fate."""
+        if self._segment is not None:
+            self._abandon(self._segment)
+        with contextlib.suppress(OSError):
+            self._append_prepared(payload, shape)
+            return True
+        return False
+
+    def _append_prepared(self, payload: bytes, shape: int | None) -> None:
+        """Bring everything up that the record needs before it, then append it.
+
+        Raises:
+            OSError: the record was not appended.
+        """
+        if self._roll_due:
+            self._roll(final=False)
+        open_segment = self._segment or self._open()
+        if not self._opened:
+            for record in self.preamble() if self.preamble else ():
+                open_segment.append(schema.encode(record))
+            self._opened = True
+        if self._dropped:
+            self._append_dropped(open_segment)
+        if shape is not None and shape not in open_segment.shapes:
+            key = self._by_number[shape]
+            open_segment.announce(schema.Shape(shape, key.run_id, key.rank, list(key.names), 0))
+        open_segment.append(payload)
+        self._ready = set(open_segment.shapes)
+        if open_segment.offset >= self.config.segment_bytes:
+            self._ask_for_roll()
+
+    def _append_dropped(self, open_segment: OpenSegment) -> None:
+        now_ns = self.time_ns()
+        record = schema.Dropped(now_ns, "", self._dropped, self._dropped_reason, self._dropped_since_ns)
+        open_segment.append(schema.encode(record))
+        self._dropped = 0
+
+    def _open(self) -> OpenSegment:
+        self._segno += 1
+        header = segment.Header(self.writer_id, self._segno, self._next_seq, self.time_ns())
+        created = OpenSegment(self._fs, self.root, header, self.project)
+        self._segment = created
+        self._born_s = time.monotonic()
+        self._start_thread()
+        return created
+
+    def _drop(self, error: OSError) -> bool:
+        if not self._dropped:
+            self._dropped_since_ns = self.time_ns()
+        self._dropped += 1
+        self._dropped_reason = f"{errno.errorcode.get(error.errno or 0, 'OSError')}: {error.strerror or error}"
+        self.lost += 1
+        self._ready = _NOTHING
+        message = f"eventlog cannot write to {self.root}: {self._dropped_reason}"
+        if self.config.on_error == "raise":
+            raise StorageError(error.errno or 0, message) from error
+        if not self._warned:
+            self._warned = True
+            text = f"{message}. Training goes on; what is lost is counted and logging resumes when writing works again."
+            warnings.warn(text, EventLogWarning, stacklevel=5)
+        return False
+
+    def _reconcile(self, open_segment: OpenSegment, seq: int, offset: int, end: int) -> None:
+        """After an exception out of nowhere (Ctrl-C), ask the file whether the frame is in it."""
+        self._ready = _NOTHING
+        size = self._fs.size(open_segment.path)
+        open_segment.next_seq, open_segment.offset = (seq + 1, end) if size >= end else (seq, offset)
+        if offset < size < end:
+            open_segment.cut_back()
+
+    def _ask_for_roll(self) -> None:
+        self._roll_due = True
+        self._ready = _NOTHING
+
+    def _abandon(self, open_segment: OpenSegment) -> None:
+        """Leave a segment as it is, under its open name, and go on in a new one."""
+        self._next_seq = open_segment.header.first_seq + open_segment.next_seq
+        self._segment = None
+        self._ready = _NOTHING
+        self._roll_due = False
+        with contextlib.suppress(OSError):
+            open_segment.close()
+
+    def _roll(self, *, final: bool) -> None:
+        """Retire the open segment; the sync thread seals it, or this call when there is none.
+
+        Raises:
+            OSError: the seal frame could not be written; the segment goes on.
+        """
+        open_segment = self._segment
+        self._roll_due = False
+        if open_segment is None:
+            return
+        open_segment.write_seal(final=final)
+        self._next_seq = open_segment.header.first_seq + open_segment.next_seq
+        self._segment = None
+        self._ready = _NOTHING
+        self._retiring.append(open_segment)
+        if self._thread is None and self._sync_lock.acquire(blocking=False):
+            try:
+                self._publish_retiring()
+            finally:
+                self._sync_lock.release()
+
+    def roll(self) -> None:
+        """Seal the open segment and start the next with the next record.
+
+        Raises:
+            DurabilityUnknownError: the sealed segment could not be synced.
+            StorageError: the seal could not be written.
+        """
+        with self.lock:
+            try:
+                self._roll(final=False)
+            except OSError as error:
+                raise StorageError(error.errno or 0, f"cannot seal a segment in {self.root}: {error}") from error
+        self.sync()
+
+    def sync(self) -> None:
+        """Make every record durable that was appended before the call.
+
+        Raises:
+            DurabilityUnknownError: the disk refused; the records stay readable, and were written again
+                to a new segment where that was possible.
+        """
+        with self._sync_lock:
+            try:
+                self._publish_retiring()
+                current = self._segment
+                if current is not None and current.offset > current.synced_offset:
+                    self._sync_current(current)
+            except OSError as error:
+                raise DurabilityUnknownError(f"cannot sync {self.root}: {error}") from error
+
+    def _publish_retiring(self) -> None:
+        """Seal what was retired, oldest first. The caller holds the sync lock.
+
+        Raises:
+            OSError: a segment could not be sealed; it keeps its open name, which readers read all the same.
+        """
+        while self._retiring:
+            retired = self._retiring[0]
+            try:
+                sealed = retired.publish()
+            except OSError:
+                self._rewrite_unsynced(retired)
+                self._retiring.pop(0)
+                continue
+            self._retiring.pop(0)
+            if self.on_sealed is not None:
+                self.on_sealed(sealed)
+
+    def _sync_current(self, current: OpenSegment) -> None:
+        try:
+            current.sync()
+        except OSError:
+            with self.lock:
+                if self._segment is current:
+                    self._next_seq = current.header.first_seq + current.next_seq
+                    self._segment = None
+                    self._ready = _NOTHING
+            self._rewrite_unsynced(current)
+
+    def _rewrite_unsynced(self, distrusted: OpenSegment) -> None:
+        """After a failed sync the descriptor lies: write what it may have lost again, under the same seqs.
+
+        The frames go to a sealed segment of their own; readers order segments by their first seq and skip
+        what they have already seen, so it does not matter which of the two copies survives.
+
+        Raises:
+            OSError: they could not be written and synced elsewhere either.
+        """
+        try:
+            payloads = distrusted.unsynced_payloads()
+            if payloads:
+                self._write_sealed(distrusted, payloads)
+        finally:
+            with contextlib.suppress(OSError):
+                distrusted.close()
+
+    def _write_sealed(self, distrusted: OpenSegment, payloads: list[bytes]) -> None:
+        with self.lock:
+            self._segno += 1
+            segno = self._segno
+        first_seq = distrusted.header.first_seq + distrusted.next_seq - len(payloads)
+        header = segment.Header(self.writer_id, segno, first_seq, self.time_ns())
+        copy = OpenSegment(self._fs, self.root, header, self.project)
+        try:
+            for payload in payloads:
+                record = schema.decode(payload)
+                if isinstance(record, Log | schema.System) and record.shape not in copy.shapes:
+                    copy.announce(distrusted.shapes[record.shape])
+                copy.append(payload)
+            copy.write_seal(final=False)
+            copy.publish()
+        finally:
+            copy.close()
+
+    def _start_thread(self) -> None:
+        if self.config.sync_interval_s is None or self._thread is not None:
+            return
+        thread = threading.Thread(
+            target=_sync_loop, args=(weakref.ref(self), self._wake, self.config.sync_interval_s), daemon=True
+        )
+        thread.name = f"eventlog-sync-{self.writer_id[-6:]}"
+        self._thread = thread
+        thread.start()
+
+    def _background(self) -> None:
+        """One turn of the sync thread: roll what is old, sync what is new, report a failure once."""
+        with self.lock:
+            if not self._busy and self._segment is not None and self._segment.next_seq:
+                old = time.monotonic() - self._born_s >= self.config.roll_interval_s
+                if old:
+                    with contextlib.suppress(OSError):
+                        self._roll(final=False)
+        try:
+            self.sync()
+        except DurabilityUnknownError as error:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(f"{error}. Records stay readable, but may not survive a power loss.", EventLogWarning, stacklevel=1)
+
+    def close(self) -> None:
+        """Seal and sync everything; afterwards nothing can be appended. Calling it again does nothing.
+
+        Raises:
+            DurabilityUnknownError: the last records could not be synced.
+        """
+        with self.lock:
+            if self._closed or self._busy:
+                return
+            self._closed = True
+            self._wake.set()
+            try:
+                if self._dropped and self._segment is not None:
+                    self._append_dropped(self._segment)
+                self._roll(final=True)
+            except OSError as error:
+                if self._segment is not None:
+                    self._abandon(self._segment)
+                raise DurabilityUnknownError(f"cannot seal the last segment in {self.root}: {error}") from error
+        self.sync()
+
+    def become_child(self) -> None:
+        """Turn this copy, in a forked child, into a writer of its own. The parent's files are only closed."""
+        for inherited in (self._segment, *self._retiring):
+            if inherited is not None:
+                with contextlib.suppress(OSError):
+                    inherited.close()
+        closed = self._closed
+        self._reset()
+        self._closed = closed
+
+
+def _sync_loop(reference: weakref.ref[Writer], wake: threading.Event, interval_s: float) -> None:
+    while not wake.wait(interval_s):
+        writer = reference()
+        if writer is None or writer.closed:
+            return
+        writer._background()  # noqa: SLF001 - the thread is the writer's own
+        del writer
+
+
+def after_fork_in_child() -> None:
+    """Give every writer of this process an identity of its own; runs by itself after a fork."""
+    for writer in list(_writers):
+        writer.become_child()
+    alive_page[0] = 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork_in_child)
