@@ -42,14 +42,17 @@ def mix(numbers: Hashes) -> Hashes:
     return numbers
 
 
-class RowHashes:
-    """Hashes of the rows of one table, built up cell by cell. Not thread-safe."""
+def identity(table: str, run_id: str, writer_id: str, rank: int | None) -> int:
+    """Return the number for what rows of one run, writer and rank have in common."""
+    return text_key(f"{table}\0{run_id}\0{writer_id}\0{'' if rank is None else rank}")
 
-    def __init__(self, table: str, run_id: str, writer_id: str, rank: int | None, seq: NDArray[np.int64]) -> None:
-        """Start with what rows of one run and one writer have in common, and their seqs."""
-        rank_key = 0 if rank is None else rank + 1
-        self._identity = text_key(f"{table}\0{run_id}\0{writer_id}\0{rank_key}")
-        self._seq = seq
+
+class RowHashes:
+    """Hashes of the rows of one table, built up column by column. Not thread-safe."""
+
+    def __init__(self, identities: Hashes | np.uint64, seq: NDArray[np.int64]) -> None:
+        """Start with what `identity` says of each row, or of all, and the rows' seqs."""
+        self._base = mix(seq.view(np.uint64) + identities)
         self._cells: Hashes = np.zeros(len(seq), np.uint64)
 
     def add_ints(self, name: str, numbers: NDArray[np.int64], valid: NDArray[np.bool_] | None = None) -> None:
@@ -68,16 +71,10 @@ class RowHashes:
 
     def total(self) -> int:
         """Return the sum over the rows."""
-        base = mix(self._seq.view(np.uint64) + np.uint64(self._identity))
-        return int(mix(self._cells ^ base).sum(dtype=np.uint64))
+        return int(mix(self._cells ^ self._base).sum(dtype=np.uint64))
 
 
 def event_hash(row: Sequence[object]) -> int:
     """Return the hash of one row of `events`."""
     text = "\0".join("" if cell is None else f"{type(cell).__name__}:{cell}" for cell in row)
-    return text_key_uncached(text)
-
-
-def text_key_uncached(text: str) -> int:
-    """Return a 64-bit number for a text that will hardly come again."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

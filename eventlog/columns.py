@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventlog import frame, schema, stretch as fast, values
-from eventlog.checksum import MASK, RowHashes, event_hash
+from eventlog.checksum import MASK, RowHashes, event_hash, identity
 from eventlog.runs import At, RunParts, Stat
 from eventlog.segment import Stretch
 
@@ -96,7 +96,8 @@ class Batch:
 
 def block_checksum(table: str, block: Block) -> int:
     """Return the order-free checksum of a block's rows."""
-    hashes = RowHashes(table, block.run_id, block.writer_id, block.rank, block.seq)
+    same = np.uint64(identity(table, block.run_id, block.writer_id, block.rank))
+    hashes = RowHashes(same, block.seq)
     hashes.add_ints("_time", block.time_ns)
     if block.step is not None:
         hashes.add_ints("_step", block.step, block.has_step)
@@ -326,7 +327,9 @@ class Decoder:
         if others:
             self._add_others(shape.run_id, others, step, record.time_ns, seq)
 
-    def _add_others(self, run_id: str, others: dict[str, schema.Plain], step: int | None, time_ns: int, seq: int) -> None:
+    def _add_others(
+        self, run_id: str, others: dict[str, schema.Plain], step: int | None, time_ns: int, seq: int
+    ) -> None:
         for name, value in others.items():
             payload = values.to_json(value).decode()
             kind = values.kind_of(value)

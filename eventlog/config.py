@@ -87,7 +87,9 @@ def read_environment(environ: Mapping[str, str] | None = None) -> Environment:
     settings: dict[str, object] = {}
     interval = env.get("EVENTLOG_SYNC_INTERVAL_S")
     if interval:
-        settings["sync_interval_s"] = None if interval.lower() == "off" else _number("EVENTLOG_SYNC_INTERVAL_S", interval)
+        settings["sync_interval_s"] = (
+            None if interval.lower() == "off" else _number("EVENTLOG_SYNC_INTERVAL_S", interval)
+        )
     for field, variable in (
         ("on_error", "EVENTLOG_ON_ERROR"),
         ("network_mount", "EVENTLOG_NETWORK_MOUNT"),

@@ -220,7 +220,9 @@ class Audio(File):
 
     kind = "audio"
 
-    def __init__(self, data: Any, *, sample_rate: int | None = None, name: str | None = None, caption: str = "") -> None:
+    def __init__(
+        self, data: Any, *, sample_rate: int | None = None, name: str | None = None, caption: str = ""
+    ) -> None:
         """Take the sound; samples become a 16-bit WAV file.
 
         Raises:

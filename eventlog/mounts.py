@@ -5,7 +5,20 @@ from __future__ import annotations
 import os
 from typing import Final
 
-UNSUITABLE: Final = ("fuse", "nfs", "lustre", "wekafs", "gpfs", "cifs", "smb", "9p", "virtiofs", "ceph", "afs", "beegfs")
+UNSUITABLE: Final = (
+    "fuse",
+    "nfs",
+    "lustre",
+    "wekafs",
+    "gpfs",
+    "cifs",
+    "smb",
+    "9p",
+    "virtiofs",
+    "ceph",
+    "afs",
+    "beegfs",
+)
 
 
 def unsuitable_mount(path: str, mountinfo: str | None = None) -> str | None:

@@ -51,9 +51,7 @@ def find_run(
     return Earlier(key, found_name, steps.get(key))
 
 
-def _apply_admin(
-    record: schema.Admin, runs: dict[str, tuple[int, str]], deleted: dict[str, tuple[int, bool]]
-) -> None:
+def _apply_admin(record: schema.Admin, runs: dict[str, tuple[int, str]], deleted: dict[str, tuple[int, bool]]) -> None:
     if record.action == "rename" and record.run_id in runs:
         runs[record.run_id] = (runs[record.run_id][0], str(record.values.get("name", "")))
     elif record.action in ("delete", "undelete") and record.time_ns >= deleted.get(record.run_id, (0, False))[0]:

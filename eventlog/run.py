@@ -289,7 +289,13 @@ class Run:
         if step is None:
             step = self._step - 1 if self._step else None
         record = schema.Alert(
-            self._writer.time_ns(), self.id, str(title), str(text), level, self._checked_step(step) if step is not None else None, uuid.uuid4().hex
+            self._writer.time_ns(),
+            self.id,
+            str(title),
+            str(text),
+            level,
+            self._checked_step(step) if step is not None else None,
+            uuid.uuid4().hex,
         )
         self._writer.append(record)
 

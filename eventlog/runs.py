@@ -184,8 +184,19 @@ class RunPart(msgspec.Struct):
         else:
             known.merge(stat)
 
+    def copy(self) -> RunPart:
+        """Return a part that can change without changing this one."""
+        return msgspec.structs.replace(
+            self,
+            config=dict(self.config),
+            summary=dict(self.summary),
+            metric_defs=dict(self.metric_defs),
+            records=dict(self.records),
+            stats={name: msgspec.structs.replace(stat) for name, stat in self.stats.items()},
+        )
+
     def merge(self, other: RunPart) -> None:
-        """Take in another part of the same run; `other` must not be used afterwards."""
+        """Take in another part of the same run, which stays as it is."""
         if other.start is not None and (self.start is None or other.start[0] < self.start[0]):
             self.start = other.start
         self.name = latest(self.name, other.name)
@@ -208,7 +219,7 @@ class RunPart(msgspec.Struct):
         if other.last_step is not None:
             self.reach_step(other.last_step)
         for name, stat in other.stats.items():
-            self.add_stat(name, stat)
+            self.add_stat(name, msgspec.structs.replace(stat))
 
     @property
     def is_deleted(self) -> bool:
@@ -243,14 +254,14 @@ class RunParts:
         return part
 
     def add(self, part: RunPart) -> None:
-        """Take in one part."""
+        """Take in one part, which stays as it is."""
         known = self.parts.get(part.run_id)
         if known is None:
-            self.parts[part.run_id] = part
+            self.parts[part.run_id] = part.copy()
         else:
             known.merge(part)
 
     def merge(self, other: RunParts) -> None:
-        """Take in all parts of another collection, which must not be used afterwards."""
+        """Take in all parts of another collection, which stays as it is."""
         for part in other.parts.values():
             self.add(part)

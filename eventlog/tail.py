@@ -58,11 +58,12 @@ class WriterReader:
     It reads files by their growing end, so a torn tail is simply not there yet. Segments are taken in the
     order of their first seq: after a failed sync a writer repeats records in a later one, and records that
     were seen already are counted as duplicates and left out.
+
+    Attributes:
+        used_bytes: how many bytes of frames were read.
     """
 
-    def __init__(
-        self, fs: Fs, root: str, project: str, writer_id: str, watermark: Watermark, batch: Batch
-    ) -> None:
+    def __init__(self, fs: Fs, root: str, project: str, writer_id: str, watermark: Watermark, batch: Batch) -> None:
         """Take where to read, from where on, and where the rows go."""
         self._fs = fs
         self._directory = names.writer_dir(root, project, writer_id)
@@ -82,6 +83,7 @@ class WriterReader:
         self._shape_offset = watermark.shape_offset
         self._done = watermark.done
         self._bytes_left = 0
+        self.used_bytes = 0
 
     def read(self, budget_bytes: int = 1 << 62, *, missing_before_ns: int = 1 << 62) -> Found:
         """Read at most about `budget_bytes` of frames.
@@ -203,6 +205,7 @@ class WriterReader:
             at_eof = len(data) < window
             used = self._read_window(data, source, at_eof=at_eof)
             self._bytes_left -= used
+            self.used_bytes += used
             if at_eof:
                 break
             if self._bytes_left <= 0 and used:

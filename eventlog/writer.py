@@ -226,7 +226,9 @@ class Writer:
 
     def _append_slowly(self, record: schema.Record, shape: int | None) -> bool:
         if self._closed:
-            raise UsageError("the writer is closed: the run has finished; call init() again, with resume to continue it")
+            raise UsageError(
+                "the writer is closed: the run has finished; call init() again, with resume to continue it"
+            )
         if self._busy:
             # A signal handler logs while log() is at work in the same thread: it comes right after.
             self._deferred.append(record)
@@ -490,7 +492,9 @@ class Writer:
         except DurabilityUnknownError as error:
             if not self._warned:
                 self._warned = True
-                warnings.warn(f"{error}. Records stay readable, but may not survive a power loss.", EventLogWarning, stacklevel=1)
+                warnings.warn(
+                    f"{error}. Records stay readable, but may not survive a power loss.", EventLogWarning, stacklevel=1
+                )
 
     def close(self) -> None:
         """Seal and sync everything; afterwards nothing can be appended. Calling it again does nothing.

@@ -1,0 +1,113 @@
+"""Collect: delete what retention listed, after checking that the snapshot which covers it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from compactor import retention
+from compactor.config import CompactorConfig
+from compactor.survey import survey
+from eventlog import manifest as manifests
+from eventlog import names, parquet
+from eventlog.errors import DataError, NewerFormatError
+from eventlog.fs import Fs
+from eventlog.manifest import Manifest
+
+
+class Collected(NamedTuple):
+    """What a collection did.
+
+    Attributes:
+        removed: paths that are gone.
+        size_bytes: what they took.
+        kept: paths that were listed but must stay, with the reason.
+    """
+
+    removed: list[str]
+    size_bytes: int
+    kept: dict[str, str]
+
+
+def collect(
+    fs: Fs, root: str, project: str, config: CompactorConfig, *, time_ns: Callable[[], int] = time.time_ns
+) -> Collected:
+    """Delete what retention lists. Killed at any step it leaves only less to delete.
+
+    Segments go last, and only when every file of the newest snapshot has the bytes that its manifest says.
+
+    Raises:
+        NewerFormatError: a manifest is of a newer format: nothing is deleted.
+        OSError: as the file system raises it.
+    """
+    kept_manifests, damaged = _load_all(fs, root, project)
+    listed = retention.list_expired(root, survey(fs, root, project), kept_manifests, config, time_ns())
+    result = Collected([], 0, {})
+    if damaged:
+        # What a damaged manifest names is unknown, so nothing that it may need can go.
+        reason = f"a manifest is damaged: {damaged[0]}"
+        return result._replace(kept=dict.fromkeys([*listed.data_files, *listed.sealed, *listed.abandoned], reason))
+    expired = [names.manifest_path(root, project, version) for version in listed.manifests]
+    result = _remove(fs, expired, result)
+    if expired:
+        fs.sync_dir(names.manifests_dir(root, project))
+    result = _remove(fs, [*listed.data_files, *listed.staging], result)
+    if not (listed.sealed or listed.abandoned):
+        return result
+    broken = _first_broken_file(fs, root, kept_manifests[-1])
+    if broken is not None:
+        return result._replace(kept=dict.fromkeys([*listed.sealed, *listed.abandoned], broken))
+    held = [path for path in listed.abandoned if fs.is_locked(path)]
+    result = _remove(fs, [*listed.sealed, *(p for p in listed.abandoned if p not in held)], result)
+    _remove_empty_writers(fs, root, project, kept_manifests[-1])
+    return result._replace(kept=dict.fromkeys(held, "its writer is alive"))
+
+
+def _load_all(fs: Fs, root: str, project: str) -> tuple[list[Manifest], list[DataError]]:
+    kept: list[Manifest] = []
+    damaged: list[DataError] = []
+    for version in manifests.versions(fs, root, project):
+        try:
+            kept.append(manifests.load(fs, root, project, version))
+        except NewerFormatError:
+            raise
+        except DataError as error:
+            damaged.append(error)
+        except FileNotFoundError:
+            continue
+    return kept, damaged
+
+
+def _remove(fs: Fs, paths: list[str], result: Collected) -> Collected:
+    for path in paths:
+        try:
+            size = fs.size(path)
+            fs.unlink(path)
+        except FileNotFoundError:
+            continue
+        result = Collected([*result.removed, path], result.size_bytes + size, result.kept)
+    return result
+
+
+def _first_broken_file(fs: Fs, root: str, newest: Manifest) -> str | None:
+    """Say which file of a snapshot is not what its manifest says; None when all are."""
+    base = names.snapshot_dir(root, newest.project)
+    for file in newest.files:
+        path = os.path.join(base, file.path)
+        try:
+            if fs.size(path) != file.size_bytes or parquet.sha256(fs, path) != file.sha256:
+                return f"{path} does not match its checksum"
+        except FileNotFoundError:
+            return f"{path} is missing"
+    return None
+
+
+def _remove_empty_writers(fs: Fs, root: str, project: str, newest: Manifest) -> None:
+    for writer_id, mark in newest.writers.items():
+        directory = names.writer_dir(root, project, writer_id)
+        if mark.done and not fs.entries(directory):
+            with contextlib.suppress(OSError):
+                fs.rmdir(directory)

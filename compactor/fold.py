@@ -1,0 +1,154 @@
+"""Fold: turn what writers appended since their watermarks into new parquet files, batch by batch, in bounded memory."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from compactor import quarantine, stage
+from compactor.commit import Change, commit
+from compactor.config import CompactorConfig
+from compactor.errors import LostRaceError
+from eventlog import manifest as manifests
+from eventlog import tail
+from eventlog.columns import Batch
+from eventlog.errors import NewerFormatError
+from eventlog.fs import Fs
+from eventlog.manifest import Gap, Manifest, Watermark
+
+
+class Folded(NamedTuple):
+    """What a fold did.
+
+    Attributes:
+        manifest: the newest now.
+        records: how many records were folded.
+        commits: how many manifests were published.
+        lost_races: how often somebody else committed first.
+        refused: writers that could not be read, with the reason.
+    """
+
+    manifest: Manifest
+    records: int
+    commits: int
+    lost_races: int
+    refused: dict[str, str]
+
+
+class _Gathered(NamedTuple):
+    batch: Batch
+    change: Change
+    damages: list[tail.Damaged]
+    more: bool
+    refused: dict[str, str]
+
+
+def fold(
+    fs: Fs,
+    root: str,
+    project: str,
+    config: CompactorConfig,
+    *,
+    time_ns: Callable[[], int] = time.time_ns,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Folded:
+    """Fold everything that is new in a project; each batch is one commit, durable when it is done.
+
+    Args:
+        fs: the file system.
+        root: the store.
+        project: the project.
+        config: settings.
+        time_ns: the clock.
+        stopped: asked between batches; True ends the fold early.
+
+    Raises:
+        OSError: as the file system raises it.
+        DataError: a commit would break a rule, or the newest manifest is of a newer format.
+    """
+    records = commits = lost = 0
+    refused: dict[str, str] = {}
+    while True:
+        parent, _ = manifests.load_newest(fs, root, project)
+        gathered = gather(fs, root, parent, config, time_ns())
+        refused |= gathered.refused
+        if not gathered.change.after and not gathered.damages:
+            return Folded(parent, records, commits, lost, refused)
+        try:
+            parent = _publish(fs, root, parent, gathered, time_ns)
+        except LostRaceError:
+            lost += 1
+            continue
+        records += gathered.batch.records
+        commits += 1
+        if not gathered.more or stopped():
+            return Folded(parent, records, commits, lost, refused)
+
+
+def gather(fs: Fs, root: str, parent: Manifest, config: CompactorConfig, now_ns: int) -> _Gathered:
+    """Read one batch after the watermarks of `parent`."""
+    batch = Batch()
+    before: dict[str, Watermark] = {}
+    after: dict[str, Watermark] = {}
+    gaps: list[Gap] = []
+    damages: list[tail.Damaged] = []
+    refused: dict[str, str] = {}
+    left = config.batch_bytes
+    more = False
+    missing_before_ns = now_ns - int(config.missing_grace_s * 1e9)
+    for writer_id in tail.writers(fs, root, parent.project):
+        mark = parent.writers.get(writer_id, Watermark())
+        if mark.done:
+            continue
+        if left <= 0:
+            more = True
+            break
+        reader = tail.WriterReader(fs, root, parent.project, writer_id, mark, batch)
+        try:
+            found = reader.read(left, missing_before_ns=missing_before_ns)
+        except NewerFormatError as error:
+            # One writer of a newer release must not stop the others; it is folded after an upgrade.
+            refused[writer_id] = str(error)
+            continue
+        left -= reader.used_bytes
+        more = more or found.more
+        gaps += found.gaps
+        damages += found.damages
+        if found.watermark != mark:
+            before[writer_id], after[writer_id] = mark, found.watermark
+    known = {item.name for item in parent.quarantined}
+    damages = [d for d in damages if _name(d) not in known]
+    change = Change(action="fold", before=before, after=after, gaps=gaps)
+    return _Gathered(batch, change, damages, more, refused)
+
+
+def _name(damage: tail.Damaged) -> str:
+    end = damage.offset + damage.size_bytes
+    return manifests.names.quarantine_name(damage.writer_id, damage.segno, damage.offset, end)
+
+
+def _publish(fs: Fs, root: str, parent: Manifest, gathered: _Gathered, time_ns: Callable[[], int]) -> Manifest:
+    project = parent.project
+    set_aside = quarantine.set_aside(fs, root, project, gathered.damages)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        staged = stage.stage_batch(fs, root, project, gathered.batch, parent.version + 1)
+    finally:
+        if collecting:
+            gc.enable()
+    change = Change(
+        action="fold",
+        added=staged,
+        before=gathered.change.before,
+        after=gathered.change.after,
+        gaps=gathered.change.gaps,
+        quarantined=set_aside,
+    )
+    try:
+        return commit(fs, root, project, change, time_ns=time_ns)
+    except BaseException:
+        stage.discard(fs, root, project, staged)
+        raise

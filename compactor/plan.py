@@ -1,0 +1,77 @@
+"""What there is to do, decided from what was seen: pure, so that it can be printed, tested and replayed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from compactor.config import CompactorConfig
+from compactor.survey import Survey
+from eventlog import names, segment
+from eventlog.manifest import DataFile, Manifest, Watermark
+
+
+class PendingWriter(NamedTuple):
+    """A writer with bytes after its watermark."""
+
+    writer_id: str
+    pending_bytes: int
+
+
+class Merge(NamedTuple):
+    """Files of one table and level that become one level higher."""
+
+    table: str
+    level: int
+    files: tuple[DataFile, ...]
+
+
+class Plan(NamedTuple):
+    """What a compactor would do now in one project."""
+
+    project: str
+    version: int
+    fold: tuple[PendingWriter, ...]
+    merges: tuple[Merge, ...]
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes of segments wait to be folded."""
+        return sum(writer.pending_bytes for writer in self.fold)
+
+
+def plan(survey: Survey, manifest: Manifest, config: CompactorConfig) -> Plan:
+    """Return what to do; the plan of a store on which a plan was carried out is empty."""
+    return Plan(manifest.project, manifest.version, plan_fold(survey, manifest), plan_merges(manifest, config))
+
+
+def plan_fold(survey: Survey, manifest: Manifest) -> tuple[PendingWriter, ...]:
+    """Return the writers that have bytes after their watermarks."""
+    found: list[PendingWriter] = []
+    for writer_id, segments in survey.writers.items():
+        mark = manifest.writers.get(writer_id, Watermark())
+        if mark.done:
+            continue
+        pending = 0
+        for item in segments:
+            if item.segno == mark.segno:
+                pending += max(item.size_bytes - max(mark.offset, segment.HEADER_BYTES), 0)
+            elif item.segno > mark.segno:
+                pending += max(item.size_bytes - segment.HEADER_BYTES, 0)
+        if pending:
+            found.append(PendingWriter(writer_id, pending))
+    return tuple(found)
+
+
+def plan_merges(manifest: Manifest, config: CompactorConfig) -> tuple[Merge, ...]:
+    """Return the merges that keep the number of files logarithmic: `fanout` files of a level become one."""
+    merges: list[Merge] = []
+    for table in names.TABLES:
+        by_level: dict[int, list[DataFile]] = {}
+        for file in manifest.of_table(table):
+            if file.size_bytes < config.max_file_bytes:
+                by_level.setdefault(file.level, []).append(file)
+        for level, files in sorted(by_level.items()):
+            if len(files) >= config.fanout:
+                merges.append(Merge(table, level, tuple(files)))
+                break
+    return tuple(merges)

@@ -1,0 +1,291 @@
+"""Rows as Arrow tables: the schemas of the snapshot's tables, and the way from blocks, events and parts to them and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from eventlog.columns import Block, EventRow
+from eventlog.runs import RunPart, Stat
+
+TIME: Final = pa.timestamp("ns", tz="UTC")
+DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
+STRUCTURAL: Final[dict[str, tuple[pa.Field, ...]]] = {
+    "metrics": (
+        pa.field("_run_id", DICTIONARY),
+        pa.field("_step", pa.int64()),
+        pa.field("_time", TIME),
+        pa.field("_writer", DICTIONARY),
+        pa.field("_seq", pa.int64()),
+        pa.field("_rank", pa.int32()),
+    ),
+    "system": (
+        pa.field("_run_id", DICTIONARY),
+        pa.field("_time", TIME),
+        pa.field("_writer", DICTIONARY),
+        pa.field("_seq", pa.int64()),
+        pa.field("_rank", pa.int32()),
+    ),
+    "events": (
+        pa.field("_run_id", DICTIONARY),
+        pa.field("kind", DICTIONARY),
+        pa.field("name", pa.string()),
+        pa.field("_step", pa.int64()),
+        pa.field("_time", TIME),
+        pa.field("_writer", DICTIONARY),
+        pa.field("_seq", pa.int64()),
+        pa.field("payload", pa.large_string()),
+    ),
+}
+_STAT: Final = pa.struct(
+    [
+        pa.field("name", pa.string()),
+        pa.field("count", pa.int64()),
+        pa.field("nans", pa.int64()),
+        pa.field("total", pa.float64()),
+        pa.field("min", pa.float64()),
+        pa.field("min_step", pa.int64()),
+        pa.field("max", pa.float64()),
+        pa.field("max_step", pa.int64()),
+        pa.field("first", pa.float64()),
+        pa.field("first_writer", pa.string()),
+        pa.field("first_seq", pa.int64()),
+        pa.field("last", pa.float64()),
+        pa.field("last_writer", pa.string()),
+        pa.field("last_seq", pa.int64()),
+    ]
+)
+RUNS: Final = pa.schema(
+    [pa.field("_run_id", pa.string()), pa.field("part", pa.large_string()), pa.field("metrics", pa.list_(_STAT))]
+)
+
+
+class Piece(NamedTuple):
+    """Rows of one run and one writer in a table: where they start, how many, and their first and last seq."""
+
+    run_id: str
+    writer_id: str
+    start: int
+    rows: int
+    first_seq: int
+    last_seq: int
+
+
+class Rows(NamedTuple):
+    """A table sorted by (_run_id, _writer, _seq), and its pieces in that order."""
+
+    table: pa.Table
+    pieces: list[Piece]
+
+
+def escape(name: str) -> str:
+    """Return the column of a metric: its name, with one dot before it when it starts with `_` or `.`."""
+    return "." + name if name.startswith(("_", ".")) else name
+
+
+def unescape(column: str) -> str:
+    """Return the metric of a column."""
+    return column.removeprefix(".")
+
+
+def table_schema(table: str, columns: Iterable[str]) -> pa.Schema:
+    """Return the schema of a table with these metric columns."""
+    return pa.schema([*STRUCTURAL[table], *(pa.field(column, pa.float64()) for column in columns)])
+
+
+def metric_columns(table: str, schema: pa.Schema) -> list[str]:
+    """Return the metric columns of a schema."""
+    fixed = {field.name for field in STRUCTURAL[table]}
+    return [name for name in schema.names if name not in fixed]
+
+
+def encode_dictionary(values: Sequence[str], counts: Sequence[int]) -> pa.DictionaryArray:
+    """Return a dictionary column in which each value stands so many times in a row."""
+    distinct = sorted(set(values))
+    code = {value: index for index, value in enumerate(distinct)}
+    codes = np.repeat(np.array([code[value] for value in values], np.int32), np.array(counts, np.int64))
+    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(distinct, pa.string()))
+
+
+def blocks_to_rows(table: str, blocks: Sequence[Block]) -> Rows:
+    """Return blocks of `metrics` or `system` as one sorted table with the union of their names."""
+    groups: dict[tuple[str, str], list[Block]] = {}
+    for block in blocks:
+        groups.setdefault((block.run_id, block.writer_id), []).append(block)
+    keys = sorted(groups)
+    pieces: list[Piece] = []
+    orders: list[np.ndarray[Any, Any] | None] = []
+    start = 0
+    for key in keys:
+        seq = np.concatenate([block.seq for block in groups[key]])
+        order = np.argsort(seq, kind="stable") if (seq[1:] < seq[:-1]).any() else None
+        orders.append(order)
+        pieces.append(Piece(*key, start, len(seq), int(seq.min()), int(seq.max())))
+        start += len(seq)
+    columns = sorted({escape(name) for block in blocks for name in block.names})
+    filled = _fill(
+        table, start, columns, [(groups[k], p.start, o) for k, p, o in zip(keys, pieces, orders, strict=True)]
+    )
+    run_ids = encode_dictionary([p.run_id for p in pieces], [p.rows for p in pieces])
+    writer_ids = encode_dictionary([p.writer_id for p in pieces], [p.rows for p in pieces])
+    arrays = {"_run_id": run_ids, "_writer": writer_ids, **filled}
+    schema = table_schema(table, columns)
+    return Rows(pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema), pieces)
+
+
+def _fill(table: str, rows: int, columns: list[str], groups: list[tuple[list[Block], int, Any]]) -> dict[str, pa.Array]:
+    seq = np.empty(rows, np.int64)
+    time_ns = np.empty(rows, np.int64)
+    step = np.zeros(rows, np.int64)
+    no_step = np.zeros(rows, bool)
+    rank = np.zeros(rows, np.int32)
+    no_rank = np.zeros(rows, bool)
+    floats = {column: np.empty(rows, np.float64) for column in columns}
+    missing = {column: np.ones(rows, bool) for column in columns}
+    for blocks, start, order in groups:
+        places = _places(blocks, start, order)
+        for block, place in zip(blocks, places, strict=True):
+            seq[place] = block.seq
+            time_ns[place] = block.time_ns
+            if block.step is None:
+                no_step[place] = True
+            else:
+                step[place] = block.step
+                if block.has_step is not None:
+                    no_step[place] = ~block.has_step
+            rank[place] = block.rank or 0
+            no_rank[place] = block.rank is None
+            for index, name in enumerate(block.names):
+                column = escape(name)
+                floats[column][place] = block.values[:, index]
+                missing[column][place] = False
+    arrays = {
+        "_seq": pa.array(seq),
+        "_time": pa.array(time_ns).view(TIME),
+        "_rank": _masked(rank, no_rank),
+    }
+    if table == "metrics":
+        arrays["_step"] = _masked(step, no_step)
+    for column in columns:
+        arrays[column] = _masked(floats[column], missing[column])
+    return arrays
+
+
+def _masked(values: np.ndarray[Any, Any], missing: np.ndarray[Any, Any]) -> pa.Array:
+    return pa.array(values, mask=missing if missing.any() else None)
+
+
+def _places(blocks: list[Block], start: int, order: Any) -> list[Any]:
+    """Return where the rows of each block go in the table."""
+    if order is None:
+        places: list[Any] = []
+        for block in blocks:
+            places.append(slice(start, start + len(block.seq)))
+            start += len(block.seq)
+        return places
+    target = np.empty(len(order), np.int64)
+    target[order] = np.arange(start, start + len(order))
+    ends = np.cumsum([len(block.seq) for block in blocks])
+    return np.split(target, ends[:-1])
+
+
+def events_to_rows(events: Sequence[EventRow]) -> Rows:
+    """Return rows of `events` as one sorted table."""
+    ordered = sorted(events, key=lambda row: (row.run_id, row.writer_id, row.seq))
+    pieces: list[Piece] = []
+    for index, row in enumerate(ordered):
+        last = pieces[-1] if pieces else None
+        if last is not None and (last.run_id, last.writer_id) == (row.run_id, row.writer_id):
+            pieces[-1] = last._replace(rows=last.rows + 1, last_seq=row.seq)
+        else:
+            pieces.append(Piece(row.run_id, row.writer_id, index, 1, row.seq, row.seq))
+    counts = [piece.rows for piece in pieces]
+    schema = table_schema("events", ())
+    arrays = [
+        encode_dictionary([piece.run_id for piece in pieces], counts),
+        encode_dictionary([row.kind for row in ordered], [1] * len(ordered)),
+        pa.array([row.name for row in ordered], pa.string()),
+        pa.array([row.step for row in ordered], pa.int64()),
+        pa.array([row.time_ns for row in ordered], pa.int64()).view(TIME),
+        encode_dictionary([piece.writer_id for piece in pieces], counts),
+        pa.array([row.seq for row in ordered], pa.int64()),
+        pa.array([row.payload for row in ordered], pa.large_string()),
+    ]
+    return Rows(pa.Table.from_arrays(arrays, schema=schema), pieces)
+
+
+def parts_to_table(parts: Iterable[RunPart]) -> pa.Table:
+    """Return parts of runs as the table that `runs` files hold, ordered by run."""
+    ordered = sorted(parts, key=lambda part: part.run_id)
+    stats = [(name, stat) for part in ordered for name, stat in sorted(part.stats.items())]
+    offsets = np.concatenate([[0], np.cumsum([len(part.stats) for part in ordered])]).astype(np.int32)
+    columns: dict[str, list[Any]] = {
+        "name": [name for name, _ in stats],
+        "first_writer": [stat.first_at[0] for _, stat in stats],
+        "first_seq": [stat.first_at[1] for _, stat in stats],
+        "last_writer": [stat.last_at[0] for _, stat in stats],
+        "last_seq": [stat.last_at[1] for _, stat in stats],
+    }
+    for field in ("count", "nans", "total", "min", "min_step", "max", "max_step", "first", "last"):
+        columns[field] = [getattr(stat, field) for _, stat in stats]
+    children = pa.StructArray.from_arrays([pa.array(columns[f.name], f.type) for f in _STAT], fields=list(_STAT))
+    texts = [msgspec.json.encode(without_stats(part)).decode() for part in ordered]
+    metrics = pa.ListArray.from_arrays(pa.array(offsets), children, type=pa.list_(_STAT))
+    return pa.Table.from_arrays(
+        [pa.array([part.run_id for part in ordered], pa.string()), pa.array(texts, pa.large_string()), metrics],
+        schema=RUNS,
+    )
+
+
+def without_stats(part: RunPart) -> RunPart:
+    """Return a part without its statistics."""
+    return msgspec.structs.replace(part, stats={})
+
+
+_part_decoder: Final = msgspec.json.Decoder(RunPart)
+
+
+def table_to_parts(table: pa.Table, *, stats: bool = True) -> list[RunPart]:
+    """Return the parts in a table as `parts_to_table` makes it.
+
+    Args:
+        table: any number of chunks.
+        stats: also read the statistics of metrics.
+    """
+    parts = [
+        _part_decoder.decode(text.as_buffer() if hasattr(text, "as_buffer") else str(text)) for text in table["part"]
+    ]
+    if not stats:
+        return parts
+    at = 0
+    for chunk in table["metrics"].chunks:
+        lengths = np.diff(chunk.offsets.to_numpy())
+        flat = chunk.flatten()
+        columns = {field.name: flat.field(field.name).to_pylist() for field in _STAT}
+        row = 0
+        for part, length in zip(parts[at : at + len(chunk)], lengths.tolist(), strict=True):
+            for index in range(row, row + length):
+                part.stats[columns["name"][index]] = _stat(columns, index)
+            row += length
+        at += len(chunk)
+    return parts
+
+
+def _stat(columns: dict[str, list[Any]], index: int) -> Stat:
+    return Stat(
+        columns["count"][index],
+        columns["nans"][index],
+        columns["total"][index],
+        columns["min"][index],
+        columns["min_step"][index],
+        columns["max"][index],
+        columns["max_step"][index],
+        columns["first"][index],
+        (columns["first_writer"][index], columns["first_seq"][index]),
+        columns["last"][index],
+        (columns["last_writer"][index], columns["last_seq"][index]),
+    )

@@ -1,0 +1,113 @@
+"""The tail of one project as a reader holds it: what was read stays decoded, and each look reads only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from eventlog import arrow, tail
+from eventlog.columns import Batch, Block
+from eventlog.errors import NewerFormatError
+from eventlog.fs import Fs
+from eventlog.manifest import Gap, Manifest, Watermark
+from eventlog.runs import RunPart
+
+_KEPT_BYTES: Final = 128 * 1024 * 1024
+
+
+class LiveTail:
+    """Records after a manifest's watermarks. Not thread-safe: its store holds a lock.
+
+    Attributes:
+        marks: how far each writer was read.
+        refused: writers of a newer format, with the reason.
+        gaps: records missing from the tail.
+    """
+
+    def __init__(self, fs: Fs, root: str, manifest: Manifest) -> None:
+        """Start at the manifest's watermarks."""
+        self._fs = fs
+        self._root = root
+        self.manifest = manifest
+        self.marks: dict[str, Watermark] = dict(manifest.writers)
+        self.refused: dict[str, str] = {}
+        self.gaps: list[Gap] = []
+        self._batches: list[Batch] = []
+        self._bytes = 0
+
+    def refresh(self) -> None:
+        """Read what was appended since the last look.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        batch = Batch()
+        for writer_id in tail.writers(self._fs, self._root, self.manifest.project):
+            mark = self.marks.get(writer_id, Watermark())
+            if mark.done:
+                continue
+            reader = tail.WriterReader(self._fs, self._root, self.manifest.project, writer_id, mark, batch)
+            try:
+                found = reader.read()
+            except NewerFormatError as error:
+                self.refused[writer_id] = str(error)
+                continue
+            self.marks[writer_id] = found.watermark
+            self.gaps += found.gaps
+            self._bytes += reader.used_bytes
+        if batch.records:
+            self._batches.append(batch)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it holds so much that it should not be kept."""
+        return self._bytes > _KEPT_BYTES
+
+    def parts(self) -> Iterator[RunPart]:
+        """Yield what the records say about runs."""
+        for batch in self._batches:
+            yield from batch.runs.parts.values()
+
+    def metric_names(self, table: str) -> set[str]:
+        """Return the names of all metrics in a table."""
+        return {name for batch in self._batches for block in _blocks(batch, table) for name in block.names}
+
+    def blocks(self, table: str, runs: Collection[str] | None) -> list[Block]:
+        """Return the blocks of these runs, in the order they were read."""
+        found = [block for batch in self._batches for block in _blocks(batch, table)]
+        return [block for block in found if runs is None or block.run_id in runs]
+
+    def table(self, table: str, runs: Collection[str] | None, since: Mapping[str, int] | None = None) -> pa.Table:
+        """Return the rows of these runs, sorted; with `since`, those whose seq is above their writer's in it."""
+        if table == "events":
+            rows = [
+                row
+                for batch in self._batches
+                for row in batch.events
+                if (runs is None or row.run_id in runs) and (since is None or row.seq > since.get(row.writer_id, 0))
+            ]
+            return arrow.events_to_rows(rows).table
+        blocks = self.blocks(table, runs)
+        if since is not None:
+            blocks = [part for block in blocks if (part := _after(block, since.get(block.writer_id, 0))) is not None]
+        return arrow.blocks_to_rows(table, blocks).table
+
+
+def _blocks(batch: Batch, table: str) -> list[Block]:
+    return batch.metrics if table == "metrics" else batch.system
+
+
+def _after(block: Block, seq: int) -> Block | None:
+    start = int(np.searchsorted(block.seq, seq, side="right"))
+    if start == len(block.seq):
+        return None
+    return block._replace(
+        seq=block.seq[start:],
+        time_ns=block.time_ns[start:],
+        step=None if block.step is None else block.step[start:],
+        has_step=None if block.has_step is None else block.has_step[start:],
+        values=block.values[start:],
+    )

@@ -1,0 +1,313 @@
+"""Parquet files of a snapshot: how they are written, the index in their footer, and reading just some rows of them."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eventlog import arrow, fs as seam, names
+from eventlog.arrow import Piece
+from eventlog.errors import DataError
+from eventlog.fs import Fs
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+ROW_GROUP_ROWS: Final = 65_536
+_ROW_GROUP_CELLS: Final = 1 << 20
+ROW_GROUP_BYTES: Final = 16 << 20
+_INDEX_KEY: Final = b"eventlog.index"
+
+
+class _Index(msgspec.Struct, array_like=True):
+    """The pieces of a file: run and writer as indexes into two lists, then start, rows, first and last seq."""
+
+    runs: list[str]
+    writers: list[str]
+    pieces: list[tuple[int, int, int, int, int, int]]
+
+
+_index_decoder: Final = msgspec.json.Decoder(_Index)
+
+
+def _encode_index(pieces: Sequence[Piece]) -> bytes:
+    runs = sorted({piece.run_id for piece in pieces})
+    writers = sorted({piece.writer_id for piece in pieces})
+    run_code = {run: code for code, run in enumerate(runs)}
+    writer_code = {writer: code for code, writer in enumerate(writers)}
+    rows = [(run_code[p.run_id], writer_code[p.writer_id], p.start, p.rows, p.first_seq, p.last_seq) for p in pieces]
+    return msgspec.json.encode(_Index(runs, writers, rows))
+
+
+def _decode_index(data: bytes) -> list[Piece]:
+    index = _index_decoder.decode(data)
+    return [Piece(index.runs[run], index.writers[writer], *rest) for run, writer, *rest in index.pieces]
+
+
+class _Sink:
+    """A file object over the seam that hashes what passes through it; pyarrow writes into it."""
+
+    closed = False
+
+    def __init__(self, fs: Fs, fd: int) -> None:
+        self._fs = fs
+        self._fd = fd
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: Buffer) -> int:
+        seam.write_all(self._fs, self._fd, data)
+        self.digest.update(data)
+        count = memoryview(data).nbytes
+        self.size += count
+        return count
+
+    def tell(self) -> int:
+        return self.size
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def flush(self) -> None:
+        """Do nothing: nothing is buffered here."""
+
+    def close(self) -> None:
+        """Do nothing: the descriptor belongs to the caller."""
+
+
+class Writer:
+    """Stages one parquet file, row group by row group; durable under its final name after `finish`. Not thread-safe."""
+
+    def __init__(self, fs: Fs, root: str, project: str, table: str, schema: pa.Schema, version: int) -> None:
+        """Create the file.
+
+        Raises:
+            OSError: as the file system raises it.
+        """
+        self._fs = fs
+        self._schema = schema
+        self._name = names.data_file_name(version)
+        self.path = names.data_file_path(table, self._name)
+        self._directory = os.path.join(names.snapshot_dir(root, project), "data", table)
+        fs.make_dirs(self._directory)
+        self._full_path = os.path.join(self._directory, self._name)
+        self._fd = fs.create(self._full_path)
+        self._sink = _Sink(fs, self._fd)
+        self._file = pa.PythonFile(self._sink, mode="w")
+        self._writer = pq.ParquetWriter(self._file, schema, **_options(table, schema))
+        self.rows = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Append one row group.
+
+        Raises:
+            OSError: as the file system raises it.
+        """
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        self.rows += table.num_rows
+
+    def finish(self, pieces: Sequence[Piece]) -> tuple[int, str]:
+        """Write the footer with the index, sync the file, and return (size in bytes, SHA-256).
+
+        The name is durable only after `sync_directories`.
+
+        Raises:
+            OSError: as the file system raises it.
+        """
+        if pieces:
+            self._writer.add_key_value_metadata({_INDEX_KEY: _encode_index(pieces)})
+        self._writer.close()
+        self._file.close()
+        self._fs.sync(self._fd)
+        self._fs.close(self._fd)
+        return self._sink.size, self._sink.digest.hexdigest()
+
+    def discard(self) -> None:
+        """Remove the staged file: it was not needed, or could not be finished."""
+        with contextlib.suppress(OSError):
+            self._fs.close(self._fd)
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.unlink(self._full_path)
+
+
+def sync_directories(fs: Fs, root: str, project: str, tables: set[str]) -> None:
+    """Make the names of staged files durable.
+
+    Raises:
+        OSError: as the file system raises it.
+    """
+    for table in sorted(tables):
+        fs.sync_dir(os.path.join(names.snapshot_dir(root, project), "data", table))
+
+
+def _options(table: str, schema: pa.Schema) -> dict[str, Any]:
+    delta = [name for name in ("_step", "_time", "_seq") if name in schema.names]
+    encoding = dict.fromkeys(delta, "DELTA_BINARY_PACKED")
+    dictionary: list[str] | bool = [n for n in ("_run_id", "_writer", "_rank", "kind", "name") if n in schema.names]
+    if table in ("metrics", "system"):
+        encoding |= dict.fromkeys(arrow.metric_columns(table, schema), "BYTE_STREAM_SPLIT")
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": dictionary or False,
+        "column_encoding": encoding or None,
+        "write_page_index": True,
+        "write_page_checksum": True,
+        "use_content_defined_chunking": True,
+        "data_page_version": "2.0",
+        "version": "2.6",
+    }
+
+
+def row_group_rows(columns: int, row_bytes: int = 0) -> int:
+    """Return how many rows a row group should have, so that it stays small enough to hold several in memory."""
+    rows = min(ROW_GROUP_ROWS, max(_ROW_GROUP_CELLS // max(columns, 1), 1024))
+    return max(min(rows, ROW_GROUP_BYTES // row_bytes), 1) if row_bytes else rows
+
+
+def row_groups(pieces: Sequence[Piece], target_rows: int = ROW_GROUP_ROWS) -> Iterator[tuple[int, int]]:
+    """Yield (start, rows) of row groups that do not mix many runs: cut between runs where that fits, within long ones."""
+    start = end = 0
+    run_start = 0
+    for index, piece in enumerate(pieces):
+        end = piece.start + piece.rows
+        last_of_run = index + 1 == len(pieces) or pieces[index + 1].run_id != piece.run_id
+        if not last_of_run:
+            continue
+        if end - start > target_rows and run_start > start:
+            yield start, run_start - start
+            start = run_start
+        while end - start > target_rows:
+            yield start, target_rows
+            start += target_rows
+        run_start = end
+    if end > start:
+        yield start, end - start
+
+
+class DataFileReader:
+    """An open parquet file of a snapshot: its footer is read once, its rows on demand. Thread-safe.
+
+    Attributes:
+        schema: of the file.
+        pieces: which rows belong to which run and writer.
+    """
+
+    def __init__(self, fs: Fs, path: str) -> None:
+        """Read the footer.
+
+        Raises:
+            FileNotFoundError: the file is gone.
+            DataError: the file is no intact parquet file of ours.
+        """
+        self.path = path
+        try:
+            source: str | IO[bytes] = fs.source(path)
+            self._file = pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
+        except (pa.ArrowInvalid, pa.ArrowException) as error:
+            raise DataError(path, None, f"not an intact parquet file: {error}") from None
+        self.schema: pa.Schema = self._file.schema_arrow
+        self._columns: dict[str, int] = {
+            self._file.schema.column(i).path: i for i in range(len(self._file.schema.names))
+        }
+        metadata = self._file.metadata
+        self.rows: int = metadata.num_rows
+        self._starts: list[int] = [0]
+        for group in range(metadata.num_row_groups):
+            self._starts.append(self._starts[-1] + metadata.row_group(group).num_rows)
+        index = (metadata.metadata or {}).get(_INDEX_KEY)
+        try:
+            self.pieces: list[Piece] = [] if index is None else _decode_index(index)
+        except (msgspec.MsgspecError, IndexError, TypeError) as error:
+            raise DataError(path, None, f"the index in the footer is damaged: {error}") from None
+        self._by_run: dict[str, list[Piece]] = {}
+        for piece in self.pieces:
+            self._by_run.setdefault(piece.run_id, []).append(piece)
+
+    def pieces_of(self, run_id: str) -> list[Piece]:
+        """Return the pieces of one run."""
+        return self._by_run.get(run_id, [])
+
+    def has_column(self, column: str) -> bool:
+        """Say whether there is such a column."""
+        return column in self._columns
+
+    def read(self, columns: Sequence[str] | None, ranges: Sequence[tuple[int, int]] | None = None) -> pa.Table:
+        """Return some columns of some rows.
+
+        Args:
+            columns: those that exist are read, in this order; None is all.
+            ranges: (start, rows), ascending and apart; None is all rows.
+
+        Raises:
+            DataError: the bytes cannot be decoded.
+        """
+        wanted = None if columns is None else [c for c in columns if self.has_column(c) or c in self.schema.names]
+        try:
+            if ranges is None:
+                return self._file.read(columns=wanted, use_threads=False)
+            return self._read_ranges(wanted, ranges)
+        except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+            raise DataError(self.path, None, f"cannot be decoded: {error}") from None
+
+    def _read_ranges(self, columns: list[str] | None, ranges: Sequence[tuple[int, int]]) -> pa.Table:
+        groups: list[int] = []
+        slices: list[tuple[int, int]] = []
+        loaded = 0
+        for start, rows in ranges:
+            end = start + rows
+            group = bisect.bisect_right(self._starts, start) - 1
+            while group < len(self._starts) - 1 and self._starts[group] < end:
+                if not groups or groups[-1] != group:
+                    groups.append(group)
+                    loaded += self._starts[group + 1] - self._starts[group]
+                base = loaded - self._starts[group + 1]
+                first = max(start, self._starts[group])
+                slices.append((base + first, min(end, self._starts[group + 1]) - first))
+                group += 1
+        table = self._file.read_row_groups(groups, columns=columns, use_threads=False)
+        if slices == [(0, table.num_rows)]:
+            return table
+        return pa.concat_tables([table.slice(start, rows) for start, rows in _joined(slices)])
+
+    def group_ranges(self) -> list[tuple[int, int]]:
+        """Return (start, rows) of each row group."""
+        return [(a, b - a) for a, b in zip(self._starts, self._starts[1:], strict=False)]
+
+
+def _joined(slices: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start, rows in slices:
+        if joined and joined[-1][0] + joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], joined[-1][1] + rows)
+        else:
+            joined.append((start, rows))
+    return joined or [(0, 0)]
+
+
+def sha256(fs: Fs, path: str) -> str:
+    """Return the SHA-256 of a file, read in bounded memory.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    offset = 0
+    while data := fs.read(path, offset, 4 << 20):
+        digest.update(data)
+        offset += len(data)
+    return digest.hexdigest()

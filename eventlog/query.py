@@ -1,0 +1,251 @@
+"""What is computed from rows: down-sampled curves, the narrow view, the table of runs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from eventlog import arrow
+from eventlog.runs import RunPart, Stat
+from eventlog.values import to_json
+
+CURVE: Final = pa.schema([pa.field("_step", pa.int64()), pa.field("_time", arrow.TIME), pa.field("value", pa.float64())])
+NARROW: Final = pa.schema(
+    [
+        pa.field("_run_id", arrow.DICTIONARY),
+        pa.field("name", pa.string()),
+        pa.field("_step", pa.int64()),
+        pa.field("_time", arrow.TIME),
+        pa.field("value", pa.float64()),
+        pa.field("_writer", arrow.DICTIONARY),
+        pa.field("_seq", pa.int64()),
+    ]
+)
+
+
+def downsample(values: NDArray[np.float64], max_points: int) -> NDArray[np.int64]:
+    """Return the indexes of at most `max_points` points that show every extreme of a curve.
+
+    The points are cut into buckets of equal size; each gives its lowest and its highest point, and one NaN
+    when it has any. The first and the last point are always there. This is M4's idea (Jugel et al., VLDB 2014)
+    without its time axis: no spike can vanish.
+
+    Args:
+        values: the curve, in order.
+        max_points: at least 4.
+    """
+    count = len(values)
+    if count <= max_points:
+        return np.arange(count)
+    invalid = np.isnan(values)
+    has_nan = bool(invalid.any())
+    buckets = max((max_points - 2) // (3 if has_nan else 2), 1)
+    size = -(-count // buckets)
+    used = -(-count // size)
+    padding = used * size - count
+    low = np.where(invalid, np.inf, values) if has_nan else values
+    high = np.where(invalid, -np.inf, values) if has_nan else values
+    starts = np.arange(used) * size
+    lowest = np.pad(low, (0, padding), constant_values=np.inf).reshape(used, size).argmin(axis=1) + starts
+    highest = np.pad(high, (0, padding), constant_values=-np.inf).reshape(used, size).argmax(axis=1) + starts
+    chosen = [np.array([0, count - 1]), lowest, highest]
+    if has_nan:
+        padded = np.pad(invalid, (0, padding)).reshape(used, size)
+        chosen.append((padded.argmax(axis=1) + starts)[padded.any(axis=1)])
+    indexes = np.unique(np.concatenate(chosen))
+    return indexes[indexes < count]
+
+
+def sort_rows(table: pa.Table) -> pa.Table:
+    """Return rows sorted by (_run_id, _writer, _seq), stable."""
+    if table.num_rows < 2:
+        return table
+    keys = pa.table(
+        {
+            "run": table["_run_id"].cast(pa.string()),
+            "writer": table["_writer"].cast(pa.string()),
+            "seq": table["_seq"],
+        }
+    )
+    order = pc.sort_indices(keys, sort_keys=[("run", "ascending"), ("writer", "ascending"), ("seq", "ascending")])
+    return table.take(order)
+
+
+def unite(table: str, parts: Sequence[pa.Table], columns: Sequence[str] | None) -> pa.Table:
+    """Return tables with different metric columns as one, sorted; columns in a fixed order.
+
+    Args:
+        table: metrics, system or events.
+        parts: the tables.
+        columns: all that the result has; None is the structural ones and every metric that occurs.
+    """
+    if columns is None:
+        present = sorted({column for part in parts for column in arrow.metric_columns(table, part.schema)})
+        columns = [*(field.name for field in arrow.STRUCTURAL[table]), *([] if table == "events" else present)]
+    fixed = {field.name: field for field in arrow.STRUCTURAL[table]}
+    schema = pa.schema([fixed.get(column, pa.field(column, pa.float64())) for column in columns])
+    conformed = [
+        pa.table(
+            [
+                part[field.name] if field.name in part.schema.names else pa.nulls(part.num_rows, field.type)
+                for field in schema
+            ],
+            schema=schema,
+        )
+        for part in parts
+        if part.num_rows
+    ]
+    if not conformed:
+        return schema.empty_table()
+    together = pa.concat_tables(conformed).unify_dictionaries()
+    return together if len(conformed) == 1 else sort_rows(together)
+
+
+def with_any(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Return the rows in which at least one of the columns has a value."""
+    mask = None
+    for column in columns:
+        valid = pc.is_valid(table[column])
+        mask = valid if mask is None else pc.or_(mask, valid)
+    return table if mask is None or table.num_rows == 0 else table.filter(mask)
+
+
+def between_steps(table: pa.Table, steps: tuple[int | None, int | None]) -> pa.Table:
+    """Return the rows with a step from the first to the second, both included; None is no bound."""
+    low, high = steps
+    mask = pc.is_valid(table["_step"])
+    if low is not None:
+        mask = pc.and_(mask, pc.greater_equal(table["_step"], low))
+    if high is not None:
+        mask = pc.and_(mask, pc.less_equal(table["_step"], high))
+    return table.filter(pc.fill_null(mask, fill_value=False))
+
+
+def narrow(table: pa.Table) -> pa.Table:
+    """Return a wide table of metrics with one row a point, ordered by name within what the rows are ordered by."""
+    parts: list[pa.Table] = []
+    for column in arrow.metric_columns("metrics", table.schema):
+        points = table.filter(pc.is_valid(table[column]))
+        parts.append(
+            pa.table(
+                [
+                    points["_run_id"],
+                    pa.repeat(pa.scalar(arrow.unescape(column)), points.num_rows),
+                    points["_step"],
+                    points["_time"],
+                    points[column],
+                    points["_writer"],
+                    points["_seq"],
+                ],
+                schema=NARROW,
+            )
+        )
+    return sort_rows(pa.concat_tables(parts).unify_dictionaries()) if parts else NARROW.empty_table()
+
+
+_STAT: Final = pa.struct(
+    [
+        pa.field("first", pa.float64()),
+        pa.field("last", pa.float64()),
+        pa.field("min", pa.float64()),
+        pa.field("min_step", pa.int64()),
+        pa.field("max", pa.float64()),
+        pa.field("max_step", pa.int64()),
+        pa.field("mean", pa.float64()),
+        pa.field("count", pa.int64()),
+    ]
+)
+RUNS: Final = pa.schema(
+    [
+        pa.field("run_id", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("group", pa.string()),
+        pa.field("tags", pa.list_(pa.string())),
+        pa.field("status", pa.string()),
+        pa.field("exit_code", pa.int64()),
+        pa.field("config", pa.string()),
+        pa.field("summary", pa.string()),
+        pa.field("metric_defs", pa.string()),
+        pa.field("created", arrow.TIME),
+        pa.field("first_time", arrow.TIME),
+        pa.field("last_time", arrow.TIME),
+        pa.field("last_step", pa.int64()),
+        pa.field("host", pa.string()),
+        pa.field("user", pa.string()),
+        pa.field("world_size", pa.int64()),
+        pa.field("start", pa.string()),
+        pa.field("logs", pa.int64()),
+        pa.field("system", pa.int64()),
+        pa.field("events", pa.int64()),
+        pa.field("alerts", pa.int64()),
+        pa.field("dropped", pa.int64()),
+        pa.field("deleted", pa.bool_()),
+        pa.field("metrics", pa.map_(pa.string(), _STAT)),
+    ]
+)
+
+
+def runs_table(parts: Iterable[RunPart]) -> pa.Table:
+    """Return merged parts as the table of runs, one row a run, ordered by creation."""
+    ordered = sorted((part for part in parts if part.run_id), key=lambda part: (_created(part) or 0, part.run_id))
+    rows: dict[str, list[Any]] = {name: [] for name in RUNS.names}
+    for part in ordered:
+        start = part.start[1] if part.start else {}
+        values = {
+            "run_id": part.run_id,
+            "name": part.name[1] if part.name else part.run_id,
+            "group": part.group[1] if part.group else None,
+            "tags": part.tags[1] if part.tags else [],
+            "status": part.status[1] if part.status else "running",
+            "exit_code": part.status[2] if part.status else 0,
+            "config": _text({key: value for key, (_, value) in sorted(part.config.items())}),
+            "summary": _text({key: value for key, (_, value) in sorted(part.summary.items())}),
+            "metric_defs": _text({key: value for key, (_, value) in sorted(part.metric_defs.items())}),
+            "created": _created(part),
+            "first_time": part.first_time_ns,
+            "last_time": part.last_time_ns,
+            "last_step": part.last_step,
+            "host": start.get("host"),
+            "user": start.get("user"),
+            "world_size": start.get("world_size"),
+            "start": _text(start),
+            "logs": part.records.get("metrics", 0),
+            "system": part.records.get("system", 0),
+            "events": part.records.get("events", 0),
+            "alerts": part.records.get("alerts", 0),
+            "dropped": part.dropped,
+            "deleted": part.is_deleted,
+            "metrics": [(name, _stat_row(stat)) for name, stat in sorted(part.stats.items())],
+        }
+        for name in RUNS.names:
+            rows[name].append(values[name])
+    return pa.table([pa.array(rows[field.name], field.type) for field in RUNS], schema=RUNS)
+
+
+def _created(part: RunPart) -> int | None:
+    if part.start is not None:
+        return int(part.start[1]["time_ns"])
+    return part.first_time_ns
+
+
+def _text(value: dict[str, Any]) -> str:
+    return to_json(value).decode()
+
+
+def _stat_row(stat: Stat) -> dict[str, Any]:
+    numbers = stat.count - stat.nans
+    return {
+        "first": stat.first,
+        "last": stat.last,
+        "min": stat.min,
+        "min_step": stat.min_step,
+        "max": stat.max,
+        "max_step": stat.max_step,
+        "mean": stat.total / numbers if numbers else None,
+        "count": stat.count,
+    }
