@@ -20,9 +20,10 @@ class OpenSegment:
 
     Attributes:
         fd: the descriptor, in append mode.
-        offset: bytes of complete frames so far; the file is cut back to it after a failed write.
+        state: (bytes of complete frames so far, seq of the next record relative to the segment). One tuple, so
+            that an exception out of a signal handler can never leave one changed and the other not; the file
+            is cut back to it after a write that failed or was interrupted.
         synced_offset: everything before it is known to be durable.
-        next_seq: seq of the next record, relative to the segment.
         shapes: the numbers of the shapes that this segment announced.
     """
 
@@ -36,8 +37,7 @@ class OpenSegment:
         self._directory = names.writer_dir(root, project, header.writer_id)
         self.path = os.path.join(self._directory, names.segment_name(header.segno, sealed=False))
         self.header = header
-        self.next_seq = 0
-        self.offset = 0
+        self.state = (0, 0)
         self.synced_offset = 0
         self.shapes: dict[int, schema.Shape] = {}
         self._last_shape_offset = 0
@@ -62,22 +62,31 @@ class OpenSegment:
             self.close()
             raise
 
-    def write(self, data: bytes) -> None:
-        """Append whole frames; on failure the file is as it was before.
+    @property
+    def offset(self) -> int:
+        """Bytes of complete frames so far."""
+        return self.state[0]
+
+    @property
+    def next_seq(self) -> int:
+        """Seq of the next record, relative to the segment."""
+        return self.state[1]
+
+    def write(self, data: bytes, records: int = 0) -> None:
+        """Append whole frames that hold so many records; on failure the file is as it was before.
 
         Raises:
-            OSError: nothing was appended. When the file cannot even be cut back, `offset` still says
-                where the good bytes end, and `is_clean` turns False.
+            OSError: nothing was appended.
         """
         try:
             write_all(self._fs, self.fd, data)
-        except OSError:
+            self.state = (self.state[0] + len(data), self.state[1] + records)
+        except BaseException:
             self.cut_back()
             raise
-        self.offset += len(data)
 
     def cut_back(self) -> None:
-        """Remove what a failed write left behind.
+        """Remove what a failed or interrupted write left behind.
 
         Raises:
             OSError: it could not be removed; the caller rolls.
@@ -103,8 +112,7 @@ class OpenSegment:
         Raises:
             OSError: it was not appended.
         """
-        self.write(frame.build(payload, self.next_seq))
-        self.next_seq += 1
+        self.write(frame.build(payload, self.next_seq), 1)
 
     def unsynced_payloads(self) -> list[bytes]:
         """Read back the records that no sync has confirmed, as far as their checksums hold.

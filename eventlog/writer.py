@@ -114,7 +114,7 @@ class Writer:
         self.lock = threading.RLock()
         self._sync_lock = threading.Lock()
         self._busy = False
-        self._deferred: list[schema.Record] = []
+        self._deferred: list[schema.Record | None] = []
         self._closed = False
         self._opened = False
         self._segment: OpenSegment | None = None
@@ -181,29 +181,27 @@ class Writer:
             if open_segment is None:
                 return self._append_slowly(record, shape.number)
             self._busy = True
-            payload = _encode_log(record)
-            length = len(payload)
-            seq = open_segment.next_seq
-            offset = open_segment.offset
-            start = crc32(_pack_length_seq(length, seq))
-            end = offset + frame.HEADER_BYTES + length
             try:
+                payload = _encode_log(record)
+                length = len(payload)
+                offset, seq = open_segment.state
+                start = crc32(_pack_length_seq(length, seq))
                 data = _pack_header(crc32(payload, start), start & 0xFFFF, length, seq) + payload
                 if self._write(open_segment.fd, data) != len(data):
-                    return self._append_after_failure(record, shape.number, None)
-                open_segment.next_seq = seq + 1
-                open_segment.offset = end
-            except OSError as error:
-                return self._append_after_failure(record, shape.number, error)
+                    return self._append_after_failure(record, shape.number)
+                end = offset + len(data)
+                open_segment.state = (end, seq + 1)
+            except OSError:
+                return self._append_after_failure(record, shape.number)
             except BaseException:
-                self._reconcile(open_segment, seq, offset, end)
+                self._undo(open_segment)
                 raise
             finally:
                 self._busy = False
+                if self._deferred:
+                    self._catch_up()
             if end >= self.config.segment_bytes:
                 self._ask_for_roll()
-            if self._deferred:
-                self._append_deferred()
             return True
 
     def system(self, shape: ShapeKey, values: bytes) -> bool:
@@ -238,28 +236,33 @@ class Writer:
             raise UsageError(f"a record of {len(payload)} bytes is too large, at most {frame.MAX_PAYLOAD_BYTES}")
         self._busy = True
         try:
-            if not self._try_append(payload, shape):
-                return False
+            return self._try_append(payload, shape)
         finally:
             self._busy = False
-        self._append_deferred()
-        return True
+            if self._deferred:
+                self._catch_up()
 
-    def _append_deferred(self) -> None:
+    def _catch_up(self) -> None:
+        """Do what a signal handler asked for while an append was at work in the same thread."""
         while self._deferred:
             record = self._deferred.pop(0)
-            self._append_slowly(record, record.shape if isinstance(record, Log | schema.System) else None)
+            if record is None:
+                self.close()
+            else:
+                self._append_slowly(record, record.shape if isinstance(record, Log | schema.System) else None)
 
-    def _append_after_failure(self, record: schema.Record, shape: int, error: OSError | None) -> bool:
+    def _append_after_failure(self, record: schema.Record, shape: int) -> bool:
         """Undo a failed or short write of `log`, then try the careful way."""
-        open_segment = self._segment
-        if open_segment is not None:
-            try:
-                open_segment.cut_back()
-            except OSError as worse:
-                self._abandon(open_segment)
-                error = error or worse
+        if self._segment is not None:
+            self._undo(self._segment)
         return self._try_append(schema.encode(record), shape)
+
+    def _undo(self, open_segment: OpenSegment) -> None:
+        """Remove an append that was interrupted; where that fails, leave the segment, so that no seq is used twice."""
+        try:
+            open_segment.cut_back()
+        except OSError:
+            self._abandon(open_segment)
 
     def _try_append(self, payload: bytes, shape: int | None) -> bool:
         try:
@@ -332,14 +335,6 @@ class Writer:
             text = f"{message}. Training goes on; what is lost is counted and logging resumes when writing works again."
             warnings.warn(text, EventLogWarning, stacklevel=5)
         return False
-
-    def _reconcile(self, open_segment: OpenSegment, seq: int, offset: int, end: int) -> None:
-        """After an exception out of nowhere (Ctrl-C), ask the file whether the frame is in it."""
-        self._ready = _NOTHING
-        size = self._fs.size(open_segment.path)
-        open_segment.next_seq, open_segment.offset = (seq + 1, end) if size >= end else (seq, offset)
-        if offset < size < end:
-            open_segment.cut_back()
 
     def _ask_for_roll(self) -> None:
         self._roll_due = True
@@ -503,7 +498,10 @@ class Writer:
             DurabilityUnknownError: the last records could not be synced.
         """
         with self.lock:
-            if self._closed or self._busy:
+            if self._closed:
+                return
+            if self._busy:
+                self._deferred.append(None)
                 return
             self._closed = True
             self._wake.set()

@@ -8,47 +8,16 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Final, Literal
 
 from eventlog.fs import Entry
-from eventlog.testing.disk import CrashMode, Directory, Disk, File, Node, Step
+from eventlog.testing.disk import CrashMode, Directory, Disk, File, Node, Step, refusal
+from eventlog.testing.faults import Faults, Operation
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-MUTATING: Final = frozenset(
-    {"create", "write", "truncate", "sync", "sync_dir", "rename", "link", "unlink", "rmdir", "mkdir"}
-)
 _FIRST_FD: Final = 1_000_000
-
-
-class Stopped(BaseException):
-    """The simulated process was killed here. Not an Exception: no handler of errors may survive it."""
-
-
-class Operation(NamedTuple):
-    """One change that was asked for: the name of the operation and the path it was about."""
-
-    name: str
-    path: str
-
-
-class _Fault:
-    """Failures to come: of one operation, `count` times (None: until healed), on paths that contain a text."""
-
-    def __init__(self, op: str, errno: int, count: int | None, short_write_bytes: int | None, where: str) -> None:
-        self.op = op
-        self.errno = errno
-        self.count = count
-        self.short_write_bytes = short_write_bytes
-        self.where = where
-
-    def hits(self, op: str, path: str) -> bool:
-        return op == self.op and self.count != 0 and self.where in path
-
-    def use_up(self) -> None:
-        if self.count is not None:
-            self.count -= 1
 
 
 class _Handle:
@@ -66,9 +35,6 @@ class CrashFs:
     their file, names (new, changed or removed) by `sync_dir` of their directory; syncing a file does not make
     its name durable. After a failed `sync` the bytes it was about stay lost whatever later syncs say, as on
     Linux. The design follows LevelDB's fault_injection_test. Thread-safe.
-
-    Attributes:
-        operations: every change so far, in order.
     """
 
     def __init__(self, *, time_ns: Callable[[], int] = time.time_ns) -> None:
@@ -77,16 +43,18 @@ class CrashFs:
         Args:
             time_ns: the clock that modification times come from, nanoseconds since 1970 UTC.
         """
-        self.operations: list[Operation] = []
         self._time_ns = time_ns
         self._disk = Disk()
         self._handles: dict[int, _Handle] = {}
         self._next_fd = _FIRST_FD
-        self._left: int | None = None
-        self._half_written = False
-        self._faults: list[_Fault] = []
+        self._faults = Faults()
         self._ignored: frozenset[str] = frozenset()
         self._lock = threading.RLock()
+
+    @property
+    def operations(self) -> list[Operation]:
+        """Every change that was begun so far, in order."""
+        return self._faults.operations
 
     def after_crash(self, mode: CrashMode = "lost", *, seed: int | None = None) -> CrashFs:
         """Return the disk as a new process finds it; this one stays as it is.
@@ -112,8 +80,8 @@ class CrashFs:
             operations: n, from 1.
             half_written: when the n-th is a write, half of its bytes are written before.
         """
-        self._left = operations - 1
-        self._half_written = half_written
+        with self._lock:
+            self._faults.stop_after(operations, half_written=half_written)
 
     def fail_next(
         self, op: str, errno: int, count: int | None = 1, short_write_bytes: int | None = None, *, where: str = ""
@@ -128,12 +96,12 @@ class CrashFs:
             where: only on paths that contain this text.
         """
         with self._lock:
-            self._faults.append(_Fault(op, errno, count, short_write_bytes, where))
+            self._faults.add(op, errno, count, short_write_bytes, where)
 
     def heal(self) -> None:
         """Forget the faults that are still to come; what failed syncs lost stays lost."""
         with self._lock:
-            self._faults.clear()
+            self._faults.heal()
 
     def ignore_sync(self, *kinds: Literal["file", "dir"]) -> None:
         """Let syncs of these kinds do nothing and say that all is well: to prove that a test notices their absence."""
@@ -143,10 +111,10 @@ class CrashFs:
         """Create a file that must not exist and return a descriptor that appends to it."""
         with self._lock:
             path = os.path.abspath(path)
-            self._begin("create", path)
-            directory, name = self._parent(path)
+            self._faults.begin("create", path)
+            directory, name = self._disk.parent(path)
             if name in directory.names:
-                raise _error(codes.EEXIST, path)
+                raise refusal(codes.EEXIST, path)
             file = File(self._time_ns())
             self._disk.change(Step(directory, name, file))
             self._next_fd += 1
@@ -158,9 +126,9 @@ class CrashFs:
         with self._lock:
             handle = self._handle(fd)
             view = memoryview(data).cast("B")
-            if self._half_written and self._left == 0:
+            if self._faults.takes_half():
                 handle.file.append(bytes(view[: len(view) // 2]), self._time_ns())
-            short = self._begin("write", handle.path)
+            short = self._faults.begin("write", handle.path)
             taken = len(view) if short is None else min(short, len(view))
             handle.file.append(bytes(view[:taken]), self._time_ns())
             return taken
@@ -169,14 +137,14 @@ class CrashFs:
         """Read back at most `size` bytes at `offset`."""
         with self._lock:
             handle = self._handle(fd)
-            self._begin("pread", handle.path)
+            self._faults.begin("pread", handle.path)
             return bytes(handle.file.data[offset : offset + size])
 
     def truncate(self, fd: int, size: int, /) -> None:
         """Cut the file to `size` bytes."""
         with self._lock:
             handle = self._handle(fd)
-            self._begin("truncate", handle.path)
+            self._faults.begin("truncate", handle.path)
             handle.file.truncate(size, self._time_ns())
 
     def sync(self, fd: int, /) -> None:
@@ -184,7 +152,7 @@ class CrashFs:
         with self._lock:
             handle = self._handle(fd)
             try:
-                self._begin("sync", handle.path)
+                self._faults.begin("sync", handle.path)
             except OSError:
                 handle.file.fail_sync()
                 raise
@@ -212,8 +180,8 @@ class CrashFs:
         """Make the names in a directory durable."""
         with self._lock:
             path = os.path.abspath(path)
-            self._begin("sync_dir", path)
-            directory = self._directory(path)
+            self._faults.begin("sync_dir", path)
+            directory = self._disk.directory(path)
             if "dir" not in self._ignored:
                 self._disk.sync_names(directory)
 
@@ -221,11 +189,11 @@ class CrashFs:
         """Give a file another name in one step."""
         with self._lock:
             source, target = os.path.abspath(source), os.path.abspath(target)
-            self._begin("rename", source)
-            node = self._node(source)
-            (old, old_name), (new, new_name) = self._parent(source), self._parent(target)
+            self._faults.begin("rename", source)
+            node = self._disk.node(source)
+            (old, old_name), (new, new_name) = self._disk.parent(source), self._disk.parent(target)
             if isinstance(node, Directory) or isinstance(new.names.get(new_name), Directory):
-                raise _error(codes.EISDIR, target)
+                raise refusal(codes.EISDIR, target)
             self._disk.change(Step(old, old_name, None), Step(new, new_name, node))
             for handle in self._handles.values():
                 if handle.file is node:
@@ -235,30 +203,30 @@ class CrashFs:
         """Give a file a second name, which must be free."""
         with self._lock:
             source, target = os.path.abspath(source), os.path.abspath(target)
-            self._begin("link", target)
-            node = self._file(source)
-            directory, name = self._parent(target)
+            self._faults.begin("link", target)
+            node = self._disk.file(source)
+            directory, name = self._disk.parent(target)
             if name in directory.names:
-                raise _error(codes.EEXIST, target)
+                raise refusal(codes.EEXIST, target)
             self._disk.change(Step(directory, name, node))
 
     def unlink(self, path: str) -> None:
         """Remove a name."""
         with self._lock:
             path = os.path.abspath(path)
-            self._begin("unlink", path)
-            self._file(path)
-            directory, name = self._parent(path)
+            self._faults.begin("unlink", path)
+            self._disk.file(path)
+            directory, name = self._disk.parent(path)
             self._disk.change(Step(directory, name, None))
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
         with self._lock:
             path = os.path.abspath(path)
-            self._begin("rmdir", path)
-            if self._directory(path).names:
-                raise _error(codes.ENOTEMPTY, path)
-            directory, name = self._parent(path)
+            self._faults.begin("rmdir", path)
+            if self._disk.directory(path).names:
+                raise refusal(codes.ENOTEMPTY, path)
+            directory, name = self._disk.parent(path)
             self._disk.change(Step(directory, name, None))
 
     def make_dirs(self, path: str) -> None:
@@ -266,27 +234,27 @@ class CrashFs:
         with self._lock:
             missing: list[str] = []
             probe = os.path.abspath(path)
-            while self._find(probe) is None:
+            while self._disk.find(probe) is None:
                 missing.append(probe)
                 probe = os.path.dirname(probe)
             for made in reversed(missing):
-                self._begin("mkdir", made)
-                directory, name = self._parent(made)
+                self._faults.begin("mkdir", made)
+                directory, name = self._disk.parent(made)
                 self._disk.change(Step(directory, name, Directory(self._time_ns())))
                 self.sync_dir(os.path.dirname(made))
-            self._directory(os.path.abspath(path))
+            self._disk.directory(os.path.abspath(path))
 
     def entries(self, path: str) -> list[Entry]:
         """List a directory in name order; [] when it does not exist."""
         with self._lock:
-            self._begin("entries", path)
+            self._faults.begin("entries", path)
             directory = self._listed(path)
             return sorted(_entry(name, node) for name, node in directory.names.items()) if directory else []
 
     def subdirs(self, path: str) -> list[str]:
         """Name the directories in a directory, in order; [] when it does not exist."""
         with self._lock:
-            self._begin("subdirs", path)
+            self._faults.begin("subdirs", path)
             directory = self._listed(path)
             nodes = directory.names if directory else {}
             return sorted(name for name, node in nodes.items() if isinstance(node, Directory))
@@ -294,15 +262,15 @@ class CrashFs:
     def size(self, path: str) -> int:
         """Return a file's size in bytes."""
         with self._lock:
-            self._begin("size", path)
-            node = self._node(os.path.abspath(path))
+            self._faults.begin("size", path)
+            node = self._disk.node(os.path.abspath(path))
             return len(node.data) if isinstance(node, File) else 0
 
     def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
         """Return a file's bytes from `offset`, at most `size` of them when it is not negative."""
         with self._lock:
-            self._begin("read", path)
-            data = self._file(os.path.abspath(path)).data
+            self._faults.begin("read", path)
+            data = self._disk.file(os.path.abspath(path)).data
             return bytes(data[offset:] if size < 0 else data[offset : offset + size])
 
     def source(self, path: str) -> IO[bytes]:
@@ -312,25 +280,7 @@ class CrashFs:
     def is_locked(self, path: str) -> bool:
         """Say whether a living writer holds the lock on a file; never after a crash."""
         with self._lock:
-            return self._file(os.path.abspath(path)).locked_by is not None
-
-    def _begin(self, name: str, path: str) -> int | None:
-        """Note a change, or stop; raise the fault that is due; return how short a write has to be."""
-        if name in MUTATING:
-            if self._left == 0:
-                raise Stopped(f"{name} {path}")
-            if self._left is not None:
-                self._left -= 1
-            self.operations.append(Operation(name, path))
-        for fault in self._faults:
-            if not fault.hits(name, path):
-                continue
-            if name == "write" and fault.short_write_bytes is not None:
-                short, fault.short_write_bytes = fault.short_write_bytes, None
-                return short
-            fault.use_up()
-            raise _error(fault.errno, path)
-        return None
+            return self._disk.file(os.path.abspath(path)).locked_by is not None
 
     def _handle(self, fd: int) -> _Handle:
         handle = self._handles.get(fd)
@@ -338,49 +288,11 @@ class CrashFs:
             raise OSError(codes.EBADF, os.strerror(codes.EBADF))
         return handle
 
-    def _find(self, path: str) -> Node | None:
-        node: Node = self._disk.root
-        for part in path.split("/"):
-            if not part:
-                continue
-            if not isinstance(node, Directory):
-                raise _error(codes.ENOTDIR, path)
-            if part not in node.names:
-                return None
-            node = node.names[part]
-        return node
-
-    def _node(self, path: str) -> Node:
-        node = self._find(path)
-        if node is None:
-            raise _error(codes.ENOENT, path)
-        return node
-
-    def _file(self, path: str) -> File:
-        node = self._node(path)
-        if isinstance(node, Directory):
-            raise _error(codes.EISDIR, path)
-        return node
-
-    def _directory(self, path: str) -> Directory:
-        node = self._node(path)
-        if isinstance(node, File):
-            raise _error(codes.ENOTDIR, path)
-        return node
-
     def _listed(self, path: str) -> Directory | None:
         path = os.path.abspath(path)
-        return None if self._find(path) is None else self._directory(path)
-
-    def _parent(self, path: str) -> tuple[Directory, str]:
-        directory, name = os.path.split(path)
-        return self._directory(directory), name
+        return None if self._disk.find(path) is None else self._disk.directory(path)
 
 
 def _entry(name: str, node: Node) -> Entry:
     size = len(node.data) if isinstance(node, File) else 0
     return Entry(name, isinstance(node, Directory), size, node.mtime_ns)
-
-
-def _error(code: int, path: str) -> OSError:
-    return OSError(code, os.strerror(code), path)

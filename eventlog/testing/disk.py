@@ -1,7 +1,9 @@
-"""The simulated disk under `CrashFs`: files and directories that know what was synced, and what a crash leaves of them."""
+"""The simulated disk under `CrashFs`: files and directories that know what was synced, and what a crash leaves."""
 
 from __future__ import annotations
 
+import errno
+import os
 from random import Random
 from typing import Final, Literal, NamedTuple, get_args
 
@@ -54,7 +56,7 @@ class File:
         self.clean_bytes = len(written)
 
     def fail_sync(self) -> None:
-        """Do what a kernel does after a failed write-back: take the lost pages for clean, so that no later sync helps."""
+        """Do as a kernel after a failed write-back: take the lost pages for clean, so that no later sync helps."""
         if self.clean_bytes < len(self.data):
             self.doubtful.append((self.clean_bytes, len(self.data)))
 
@@ -112,6 +114,49 @@ class Disk:
         """Start with an empty root."""
         self.root = Directory(0)
         self.pending: list[NameChange] = []
+
+    def find(self, path: str) -> Node | None:
+        """Return what stands at an absolute path, or None.
+
+        Raises:
+            NotADirectoryError: the path leads through a file.
+        """
+        node: Node = self.root
+        for part in path.split("/"):
+            if not part:
+                continue
+            if not isinstance(node, Directory):
+                raise refusal(errno.ENOTDIR, path)
+            if part not in node.names:
+                return None
+            node = node.names[part]
+        return node
+
+    def node(self, path: str) -> Node:
+        """Return what stands at a path; FileNotFoundError when nothing does."""
+        found = self.find(path)
+        if found is None:
+            raise refusal(errno.ENOENT, path)
+        return found
+
+    def file(self, path: str) -> File:
+        """Return a file; IsADirectoryError when it is none."""
+        found = self.node(path)
+        if isinstance(found, Directory):
+            raise refusal(errno.EISDIR, path)
+        return found
+
+    def directory(self, path: str) -> Directory:
+        """Return a directory; NotADirectoryError when it is none."""
+        found = self.node(path)
+        if isinstance(found, File):
+            raise refusal(errno.ENOTDIR, path)
+        return found
+
+    def parent(self, path: str) -> tuple[Directory, str]:
+        """Return the directory that a path is in, and its name there."""
+        directory, name = os.path.split(path)
+        return self.directory(directory), name
 
     def change(self, *steps: Step) -> None:
         """Change names, visibly at once and durably later."""
@@ -172,6 +217,11 @@ def _apply(change: NameChange, names: dict[int, dict[str, Node]]) -> None:
             names[id(step.directory)].pop(step.name, None)
         else:
             names[id(step.directory)][step.name] = step.node
+
+
+def refusal(code: int, path: str) -> OSError:
+    """Return the error that the operating system would raise."""
+    return OSError(code, os.strerror(code), path)
 
 
 class _Copies:

@@ -1,0 +1,146 @@
+"""The service: watch a store, fold what is new, for as long as the process runs.
+
+Crash-only: there is no state outside the store, so being killed at any point needs no repair, and a clean
+stop only saves the work of the current batch. Events of `watchfiles` are a hint that shortens the wait; the
+sweep at every interval is the truth.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import watchfiles
+
+from compactor.config import CompactorConfig
+from compactor.plan import plan_fold, plan_merges
+from compactor.survey import survey
+from compactor.work import Turn, take_turn
+from eventlog import manifest as manifests
+from eventlog import names, tail
+from eventlog.errors import EventLogError
+from eventlog.fs import LOCAL, Fs
+
+log = logging.getLogger("compactor")
+_COLLECT_INTERVAL_S = 60.0
+
+
+class Service:
+    """Folds, merges and collects in every project of a store until it is stopped. One thread; `stop` is thread-safe."""
+
+    def __init__(
+        self,
+        root: str,
+        config: CompactorConfig,
+        *,
+        fs: Fs = LOCAL,
+        on_turn: Callable[[Turn], None] = lambda turn: None,
+    ) -> None:
+        """Take the store and the settings; `on_turn` is told of every turn that did something."""
+        self.root = root
+        self.config = config
+        self._fs = fs
+        self._on_turn = on_turn
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._folded_at: dict[str, float] = {}
+        self._collected_at: dict[str, float] = {}
+        self._failing: dict[str, str] = {}
+
+    def stop(self) -> None:
+        """End `run` after the batch that is being folded."""
+        self._stop.set()
+        self._wake.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
+
+    def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            OSError: the store's directory cannot be created.
+        """
+        self._fs.make_dirs(names.segments_dir(self.root))
+        watcher = threading.Thread(target=self._watch, name="compactor-watch", daemon=True)
+        watcher.start()
+        while not self._stop.is_set():
+            self.sweep()
+            self._wake.wait(self.config.sweep_interval_s)
+            self._wake.clear()
+
+    def _watch(self) -> None:
+        """Shorten the wait when something changes; the service is as right without it, only slower."""
+        try:
+            for _ in watchfiles.watch(
+                names.segments_dir(self.root), stop_event=self._stop, debounce=100, step=50, yield_on_timeout=False
+            ):
+                self._wake.set()
+        except (OSError, RuntimeError) as error:
+            log.warning("no file events (%s): sweeping every %.1f s instead", error, self.config.sweep_interval_s)
+
+    def sweep(self) -> None:
+        """Look at every project once, and do what is due. A project that fails does not stop the others."""
+        for project in tail.projects(self._fs, self.root):
+            if self._stop.is_set():
+                return
+            try:
+                if self._is_due(project):
+                    self._turn(project)
+                self._failing.pop(project, None)
+            except (EventLogError, OSError) as error:
+                if self._failing.get(project) != str(error):
+                    log.error("project %s: %s (trying again)", project, error)  # noqa: TRY400 - a trace says no more
+                    self._failing[project] = str(error)
+
+    def _is_due(self, project: str) -> bool:
+        now = time.monotonic()
+        manifest, _ = manifests.load_newest(self._fs, self.root, project)
+        pending = sum(writer.pending_bytes for writer in plan_fold(survey(self._fs, self.root, project), manifest))
+        waited = now - self._folded_at.get(project, float("-inf"))
+        if pending >= self.config.fold_soon_bytes or (pending and waited >= self.config.fold_interval_s):
+            return True
+        if plan_merges(manifest, self.config):
+            return True
+        return self._collection_is_due(project, now)
+
+    def _collection_is_due(self, project: str, now: float) -> bool:
+        return now - self._collected_at.get(project, float("-inf")) >= _COLLECT_INTERVAL_S
+
+    def _turn(self, project: str) -> None:
+        now = time.monotonic()
+        collecting = self._collection_is_due(project, now)
+        self._folded_at[project] = now
+        if collecting:
+            self._collected_at[project] = now
+        turn = take_turn(
+            self._fs, self.root, project, self.config, stopped=self._stop.is_set, collecting=collecting
+        )
+        if turn.folds or turn.merges or turn.removed:
+            self._on_turn(turn)
+
+
+@contextmanager
+def stopping_on_signals(service: Service) -> Iterator[None]:
+    """Stop the service on SIGTERM and SIGINT; a second signal ends the process at once, which loses nothing."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        if service.stopped:
+            os._exit(128 + number)
+        service.stop()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,96 @@
+"""What can go wrong on a simulated disk: the process stops at a change, or single operations fail."""
+
+from __future__ import annotations
+
+import os
+from typing import Final, NamedTuple
+
+MUTATING: Final = frozenset(
+    {"create", "write", "truncate", "sync", "sync_dir", "rename", "link", "unlink", "rmdir", "mkdir"}
+)
+
+
+class Stopped(BaseException):
+    """The simulated process was killed here. Not an Exception: nothing that handles errors survives a kill."""
+
+
+class Operation(NamedTuple):
+    """One change that was asked for: the name of the operation and the path it was about."""
+
+    name: str
+    path: str
+
+
+class _Fault:
+    def __init__(self, op: str, errno: int, count: int | None, short_write_bytes: int | None, where: str) -> None:
+        self.op = op
+        self.errno = errno
+        self.count = count
+        self.short_write_bytes = short_write_bytes
+        self.where = where
+
+    def hits(self, op: str, path: str) -> bool:
+        due = self.count != 0 or self.short_write_bytes is not None
+        return due and op == self.op and self.where in path
+
+
+class Faults:
+    """The operations so far and the troubles to come. Not thread-safe: its file system holds a lock.
+
+    Attributes:
+        operations: every change that was begun, in order.
+    """
+
+    def __init__(self) -> None:
+        """Start without any trouble."""
+        self.operations: list[Operation] = []
+        self._left: int | None = None
+        self._half_written = False
+        self._faults: list[_Fault] = []
+
+    def stop_after(self, operations: int, *, half_written: bool) -> None:
+        """See `CrashFs.stop_after`."""
+        self._left = operations - 1
+        self._half_written = half_written
+
+    def add(self, op: str, errno: int, count: int | None, short_write_bytes: int | None, where: str) -> None:
+        """See `CrashFs.fail_next`."""
+        self._faults.append(_Fault(op, errno, count, short_write_bytes, where))
+
+    def heal(self) -> None:
+        """Forget the failures that are still to come."""
+        self._faults.clear()
+
+    def takes_half(self) -> bool:
+        """Say, once, whether the write that comes is the one that a stop cuts in half."""
+        due = self._half_written and self._left == 0
+        if due:
+            self._half_written = False
+        return due
+
+    def begin(self, name: str, path: str) -> int | None:
+        """Note a change; return how short it has to be when it is a write that is cut.
+
+        Raises:
+            Stopped: the process ends here.
+            OSError: the operation fails.
+        """
+        if name in MUTATING:
+            if self._left == 0:
+                raise Stopped(f"{name} {path}")
+            if self._left is not None:
+                self._left -= 1
+            self.operations.append(Operation(name, path))
+        for fault in self._faults:
+            if fault.hits(name, path):
+                return _strike(fault, path)
+        return None
+
+
+def _strike(fault: _Fault, path: str) -> int:
+    if fault.short_write_bytes is not None:
+        short, fault.short_write_bytes = fault.short_write_bytes, None
+        return short
+    if fault.count is not None:
+        fault.count -= 1
+    raise OSError(fault.errno, os.strerror(fault.errno), path)
