@@ -48,7 +48,9 @@ def _settings(**options: Any) -> CompactorConfig:
 @click.option("--keep-segments", "segment_retention_s", type=float, help="Seconds that folded segments stay. [7 days]")
 @click.option("--keep-segments-forever", is_flag=True, help="Never delete folded segments.")
 @_JSON
-def run(store: str, once: bool, project: str | None, keep_segments_forever: bool, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click's
+def run(
+    store: str, *, once: bool, project: str | None, keep_segments_forever: bool, as_json: bool, **options: Any
+) -> None:
     """Fold as a service until SIGTERM, or --once.
 
     Several compactors on one store cannot harm it: one of them loses each race, and starts over.
@@ -96,7 +98,7 @@ def _report_json(turn: Turn) -> None:
 @_STORE
 @click.option("--fanout", type=int, help="Files of one level that become one of the next. [4]")
 @_JSON
-def plan_command(store: str, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click's
+def plan_command(store: str, *, as_json: bool, **options: Any) -> None:
     """Print what `run --once` would do; touch nothing."""
     root = _existing(store)
     plans = [
@@ -113,13 +115,15 @@ def plan_command(store: str, as_json: bool, **options: Any) -> None:  # noqa: FB
             click.echo(f"{item.project}: fold {writer.pending_bytes} bytes of {writer.writer_id}")
         for merge in item.merges:
             rows = sum(file.rows for file in merge.files)
-            click.echo(f"{item.project}: merge {len(merge.files)} {merge.table} files of level {merge.level}, {rows} rows")
+            click.echo(
+                f"{item.project}: merge {len(merge.files)} {merge.table} files of level {merge.level}, {rows} rows"
+            )
 
 
 @cli.command("status")
 @_STORE
 @_JSON
-def status_command(store: str, as_json: bool) -> None:  # noqa: FBT001 - click's
+def status_command(store: str, *, as_json: bool) -> None:
     """Print what each project holds and how far its snapshot is behind."""
     found = status(LOCAL, _existing(store))
     if as_json:

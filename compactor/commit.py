@@ -9,7 +9,7 @@ import msgspec
 
 from compactor.errors import LostRaceError
 from eventlog import manifest as manifests
-from eventlog import parquet
+from eventlog import names, parquet
 from eventlog.checksum import MASK
 from eventlog.errors import DataError
 from eventlog.fs import Fs
@@ -153,7 +153,7 @@ def commit(fs: Fs, root: str, project: str, change: Change, *, time_ns: Callable
             parent = _skip_damaged(fs, root, parent)
         child = apply(parent, change, time_ns(), manifests.committer())
         check(parent, child, change)
-        fs.make_dirs(manifests.names.manifests_dir(root, project))
+        fs.make_dirs(names.manifests_dir(root, project))
         if manifests.publish(fs, root, child):
             return child
 

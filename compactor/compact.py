@@ -38,7 +38,8 @@ def merge(fs: Fs, root: str, manifest: Manifest, planned: Merge) -> list[StagedF
     staged: list[StagedFile] = []
     try:
         for group in _grouped(manifest, planned.files):
-            staged.append(_Merging(fs, root, manifest.project, planned, group, version).run())
+            merging = _Merging(fs, root, manifest.project, planned, group, version)
+            staged += [merging.run()]
     except BaseException:
         stage.discard(fs, root, manifest.project, staged)
         raise
@@ -94,7 +95,9 @@ class _Merging:
         self._level = planned.level + 1
         self._files = files
         self._cursors = [_Cursor(parquet.DataFileReader(fs, os.path.join(base, file.path))) for file in files]
-        columns = sorted({c for cursor in self._cursors for c in arrow.metric_columns(self._table, cursor.reader.schema)})
+        columns = sorted(
+            {c for cursor in self._cursors for c in arrow.metric_columns(self._table, cursor.reader.schema)}
+        )
         if self._table == "events":
             columns = []
         self._schema = arrow.table_schema(self._table, columns)
@@ -114,9 +117,7 @@ class _Merging:
             for key in sorted({key for cursor in self._cursors for key in cursor.pieces}):
                 self._merge_key(key)
             self._flush()
-            expected = sum(int(file.checksum, 16) for file in self._files) & MASK
-            if self._checksum & MASK != expected or self._rows != sum(file.rows for file in self._files):
-                raise DataError(self._files[0].path, None, "a merge would change rows: refused, inputs are kept")
+            expected = self._checked()
             size, digest = self._writer.finish(self._pieces)
         except BaseException:
             self._writer.discard()
@@ -133,6 +134,13 @@ class _Merging:
             max_run=self._pieces[-1].run_id,
         )
         return StagedFile(file, tuple(arrow.unescape(column) for column in self._columns))
+
+    def _checked(self) -> int:
+        """Return the checksum of the output, which must be that of the inputs."""
+        expected = sum(int(file.checksum, 16) for file in self._files) & MASK
+        if self._checksum & MASK != expected or self._rows != sum(file.rows for file in self._files):
+            raise DataError(self._files[0].path, None, "a merge would change rows: refused, inputs are kept")
+        return expected
 
     def _merge_key(self, key: _Key) -> None:
         if self._pending_rows >= self._target and (not self._pieces or self._pieces[-1].run_id != key[0]):

@@ -12,7 +12,7 @@ from compactor.commit import Change, commit
 from compactor.config import CompactorConfig
 from compactor.errors import LostRaceError
 from eventlog import manifest as manifests
-from eventlog import tail
+from eventlog import names, tail
 from eventlog.columns import Batch
 from eventlog.errors import NewerFormatError
 from eventlog.fs import Fs
@@ -126,7 +126,7 @@ def gather(fs: Fs, root: str, parent: Manifest, config: CompactorConfig, now_ns:
 
 def _name(damage: tail.Damaged) -> str:
     end = damage.offset + damage.size_bytes
-    return manifests.names.quarantine_name(damage.writer_id, damage.segno, damage.offset, end)
+    return names.quarantine_name(damage.writer_id, damage.segno, damage.offset, end)
 
 
 def _publish(fs: Fs, root: str, parent: Manifest, gathered: _Gathered, time_ns: Callable[[], int]) -> Manifest:

@@ -33,7 +33,7 @@ def share_files(sets: Sequence[tuple[frozenset[str], int]]) -> list[list[int]]:
             allowed = max(_WASTE * (points[group] + count * len(metric_names)), _FREE_CELLS)
             if merged * (rows[group] + count) <= allowed:
                 groups[group].append(index)
-                union |= metric_names
+                union.update(metric_names)
                 rows[group] += count
                 points[group] += count * len(metric_names)
                 break

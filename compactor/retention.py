@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from typing import NamedTuple
 
 from compactor.config import CompactorConfig
@@ -29,9 +30,7 @@ class Listed(NamedTuple):
     staging: list[str]
 
 
-def list_expired(
-    root: str, survey: Survey, kept: list[Manifest], config: CompactorConfig, now_ns: int
-) -> Listed:
+def list_expired(root: str, survey: Survey, kept: list[Manifest], config: CompactorConfig, now_ns: int) -> Listed:
     """Return what may go.
 
     Args:
@@ -44,11 +43,7 @@ def list_expired(
     """
     project = kept[-1].project if kept else ""
     grace_ns = int(config.grace_s * 1e9)
-    expired = [
-        manifest.version
-        for manifest, successor in zip(kept, kept[1:], strict=False)
-        if successor.created_ns <= now_ns - grace_ns
-    ]
+    expired = [manifest.version for manifest, successor in pairwise(kept) if successor.created_ns <= now_ns - grace_ns]
     gone = set(expired)
     named = {file.path for manifest in kept if manifest.version not in gone for file in manifest.files}
     data_files = [

@@ -40,7 +40,7 @@ class Service:
         config: CompactorConfig,
         *,
         fs: Fs = LOCAL,
-        on_turn: Callable[[Turn], None] = lambda turn: None,
+        on_turn: Callable[[Turn], None] | None = None,
     ) -> None:
         """Take the store and the settings; `on_turn` is told of every turn that did something."""
         self.root = root
@@ -121,10 +121,8 @@ class Service:
         self._folded_at[project] = now
         if collecting:
             self._collected_at[project] = now
-        turn = take_turn(
-            self._fs, self.root, project, self.config, stopped=self._stop.is_set, collecting=collecting
-        )
-        if turn.folds or turn.merges or turn.removed:
+        turn = take_turn(self._fs, self.root, project, self.config, stopped=self._stop.is_set, collecting=collecting)
+        if self._on_turn is not None and (turn.folds or turn.merges or turn.removed):
             self._on_turn(turn)
 
 

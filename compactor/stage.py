@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from eventlog import arrow, parquet
+from compactor.commit import StagedFile
+from compactor.grouping import share_files
+from eventlog import arrow, names, parquet
 from eventlog.checksum import MASK, event_hash
 from eventlog.columns import Batch, Block, block_checksum
 from eventlog.fs import Fs
 from eventlog.manifest import DataFile
 from eventlog.runs import RunPart
-from compactor.commit import StagedFile
-from compactor.grouping import share_files
 
 
 def stage_batch(fs: Fs, root: str, project: str, batch: Batch, version: int) -> list[StagedFile]:
@@ -117,4 +117,4 @@ def remove_file(fs: Fs, root: str, project: str, path: str) -> bool:
 
 
 def _full_path(root: str, project: str, path: str) -> str:
-    return "/".join((parquet.names.snapshot_dir(root, project), path))
+    return "/".join((names.snapshot_dir(root, project), path))

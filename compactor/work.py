@@ -13,7 +13,7 @@ from compactor.commit import Change, commit
 from compactor.config import CompactorConfig
 from compactor.errors import LostRaceError
 from compactor.fold import fold
-from compactor.plan import plan_merges
+from compactor.plan import Merge, plan_merges
 from eventlog import manifest as manifests
 from eventlog.fs import Fs
 
@@ -123,9 +123,7 @@ def merge_all(
     return commits, lost
 
 
-def _merge_one(
-    fs: Fs, root: str, manifest: manifests.Manifest, planned: compact.Merge, time_ns: Callable[[], int]
-) -> None:
+def _merge_one(fs: Fs, root: str, manifest: manifests.Manifest, planned: Merge, time_ns: Callable[[], int]) -> None:
     staged = compact.merge(fs, root, manifest, planned)
     change = Change(action="compact", added=staged, removed=[file.path for file in planned.files])
     try:

@@ -1,4 +1,4 @@
-"""Rows as Arrow tables: the schemas of the snapshot's tables, and the way from blocks, events and parts to them and back."""
+"""Rows as Arrow tables: the schemas of the snapshot's tables, and the way from blocks, events and parts to them."""
 
 from __future__ import annotations
 

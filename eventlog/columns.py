@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from eventlog import frame, schema, stretch as fast, values
+from eventlog import frame, schema, stats, values
+from eventlog import stretch as fast
 from eventlog.checksum import MASK, RowHashes, event_hash, identity
-from eventlog.runs import At, RunParts, Stat
+from eventlog.gather import Block, Gathering
+from eventlog.runs import At, RunParts
 from eventlog.segment import Stretch
-
-
-class Block(NamedTuple):
-    """Rows of `metrics` or `system`: of one run, one writer and one set of names, in seq order.
-
-    Attributes:
-        run_id: of the run.
-        rank: of the writer's process, or None.
-        writer_id: of the writer.
-        names: the metrics, one a column of `values`.
-        seq: int64[rows].
-        time_ns: int64[rows].
-        step: int64[rows], or None when no row has a step.
-        has_step: bool[rows], or None when all rows have one.
-        values: float64[rows, names].
-    """
-
-    run_id: str
-    rank: int | None
-    writer_id: str
-    names: tuple[str, ...]
-    seq: NDArray[np.int64]
-    time_ns: NDArray[np.int64]
-    step: NDArray[np.int64] | None
-    has_step: NDArray[np.bool_] | None
-    values: NDArray[np.float64]
 
 
 class EventRow(NamedTuple):
@@ -78,7 +52,7 @@ class Batch:
     def add_block(self, table: str, block: Block) -> None:
         """Add rows of numbers."""
         (self.metrics if table == "metrics" else self.system).append(block)
-        summarise_block(self.runs, table, block)
+        stats.summarise(self.runs, table, block)
 
     def add_event(self, row: EventRow) -> None:
         """Add one row of events."""
@@ -106,132 +80,6 @@ def block_checksum(table: str, block: Block) -> int:
     return hashes.total()
 
 
-def summarise_block(runs: RunParts, table: str, block: Block) -> None:
-    """Add what a block says about its run: counts, times, steps, and the statistics of each metric."""
-    part = runs.part(block.run_id)
-    part.count_rows(table, len(block.seq), int(block.time_ns.min()), int(block.time_ns.max()))
-    if table != "metrics":
-        return
-    if block.step is not None:
-        steps = block.step if block.has_step is None else block.step[block.has_step]
-        if len(steps):
-            part.reach_step(int(steps.max()))
-    for index, name in enumerate(block.names):
-        part.add_stat(name, _column_stat(block, block.values[:, index]))
-
-
-def _column_stat(block: Block, column: NDArray[np.float64]) -> Stat:
-    column = np.ascontiguousarray(column)
-    total = float(column.sum())
-    nans = 0
-    numbers = column
-    if math.isnan(total):
-        valid = ~np.isnan(column)
-        nans = int(len(column) - valid.sum())
-        numbers = column[valid]
-        total = float(numbers.sum()) if len(numbers) else 0.0
-    first, last = 0, len(column) - 1
-    low = high = None
-    low_step = high_step = None
-    if len(numbers):
-        low, high = float(numbers.min()), float(numbers.max())
-        low_step = _step_at(block, int((column == low).argmax()))
-        high_step = _step_at(block, int((column == high).argmax()))
-    return Stat(
-        count=len(column),
-        nans=nans,
-        total=total,
-        min=low,
-        min_step=low_step,
-        max=high,
-        max_step=high_step,
-        first=float(column[first]),
-        first_at=(block.writer_id, int(block.seq[first])),
-        last=float(column[last]),
-        last_at=(block.writer_id, int(block.seq[last])),
-    )
-
-
-def _step_at(block: Block, row: int) -> int | None:
-    if block.step is None or (block.has_step is not None and not block.has_step[row]):
-        return None
-    return int(block.step[row])
-
-
-class _Gathering:
-    """Rows of one run and one set of names, on their way to a block: single records and whole chunks, in seq order."""
-
-    def __init__(self, table: str, shape: schema.Shape) -> None:
-        self.table = table
-        self.run_id = shape.run_id
-        self.rank = shape.rank
-        self.names = tuple(shape.names)
-        self._chunks: list[_Chunk] = []
-        self._seqs: list[int] = []
-        self._times: list[int] = []
-        self._steps: list[int | None] = []
-        self._values: list[bytes] = []
-
-    def add_one(self, seq: int, time_ns: int, step: int | None, packed: bytes) -> None:
-        """Add the record of one call."""
-        self._seqs.append(seq)
-        self._times.append(time_ns)
-        self._steps.append(step)
-        self._values.append(packed)
-
-    def add_columns(self, first_seq: int, columns: fast.Columns) -> None:
-        """Add what was taken apart at once."""
-        self._settle()
-        seq = np.arange(first_seq, first_seq + columns.count, dtype=np.int64)
-        has_step = None if columns.step is not None else np.zeros(columns.count, bool)
-        step = columns.step if columns.step is not None else np.zeros(columns.count, np.int64)
-        self._chunks.append(_Chunk(seq, columns.time_ns, step, has_step, columns.values))
-
-    def _settle(self) -> None:
-        if not self._seqs:
-            return
-        has_step = np.array([s is not None for s in self._steps], bool)
-        step = np.array([0 if s is None else s for s in self._steps], np.int64)
-        matrix = np.frombuffer(b"".join(self._values), "<f8").reshape(len(self._seqs), len(self.names))
-        times, seqs = np.array(self._times, np.int64), np.array(self._seqs, np.int64)
-        self._chunks.append(_Chunk(seqs, times, step, None if has_step.all() else has_step, matrix))
-        self._seqs, self._times, self._steps, self._values = [], [], [], []
-
-    def block(self, writer_id: str) -> Block:
-        """Return everything as one block."""
-        self._settle()
-        chunks = self._chunks
-        rows = sum(len(chunk.seq) for chunk in chunks)
-        matrix = np.empty((rows, len(self.names)), np.float64, order="F")
-        at = 0
-        for chunk in chunks:
-            matrix[at : at + len(chunk.seq)] = chunk.values
-            at += len(chunk.seq)
-        has_step = None
-        if any(chunk.has_step is not None for chunk in chunks):
-            has_step = np.concatenate([np.ones(len(c.seq), bool) if c.has_step is None else c.has_step for c in chunks])
-        step = None if has_step is not None and not has_step.any() else np.concatenate([c.step for c in chunks])
-        return Block(
-            self.run_id,
-            self.rank,
-            writer_id,
-            self.names,
-            np.concatenate([c.seq for c in chunks]),
-            np.concatenate([c.time_ns for c in chunks]),
-            step,
-            has_step if step is not None else None,
-            matrix,
-        )
-
-
-class _Chunk(NamedTuple):
-    seq: NDArray[np.int64]
-    time_ns: NDArray[np.int64]
-    step: NDArray[np.int64]
-    has_step: NDArray[np.bool_] | None
-    values: NDArray[np.float64]
-
-
 class Decoder:
     """Turns the frames of one writer into rows of a batch. Not thread-safe.
 
@@ -244,8 +92,8 @@ class Decoder:
         """Take where the rows go."""
         self._writer_id = writer_id
         self._batch = batch
-        self._gatherings: dict[tuple[object, ...], _Gathering] = {}
-        self._by_number: dict[tuple[str, int], _Gathering] = {}
+        self._gatherings: dict[tuple[object, ...], Gathering] = {}
+        self._by_number: dict[tuple[str, int], Gathering] = {}
         self.shapes: dict[int, schema.Shape] = {}
         self.last_seal: schema.Seal | None = None
 
@@ -291,13 +139,13 @@ class Decoder:
             payload = data[offset + frame.HEADER_BYTES : offset + stretch.frame_bytes]
             self.add_record(schema.decode(payload), first_seq + stretch.seq + index)
 
-    def _gathering(self, table: str, number: int, shape: schema.Shape) -> _Gathering:
+    def _gathering(self, table: str, number: int, shape: schema.Shape) -> Gathering:
         found = self._by_number.get((table, number))
         if found is None:
             key = (table, shape.run_id, shape.rank, *shape.names)
             found = self._gatherings.get(key)
             if found is None:
-                found = self._gatherings[key] = _Gathering(table, shape)
+                found = self._gatherings[key] = Gathering(table, shape)
             self._by_number[table, number] = found
         return found
 

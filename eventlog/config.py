@@ -1,4 +1,4 @@
-"""Settings of the write side, frozen, each with its unit and the reason for its default; the environment is read here only."""
+"""Settings of the write side, frozen, each with its unit and default; the environment is read here only."""
 
 from __future__ import annotations
 

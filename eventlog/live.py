@@ -25,6 +25,7 @@ class LiveTail:
         marks: how far each writer was read.
         refused: writers of a newer format, with the reason.
         gaps: records missing from the tail.
+        looks: how often a look found something new.
     """
 
     def __init__(self, fs: Fs, root: str, manifest: Manifest) -> None:
@@ -37,6 +38,7 @@ class LiveTail:
         self.gaps: list[Gap] = []
         self._batches: list[Batch] = []
         self._bytes = 0
+        self.looks = 0
 
     def refresh(self) -> None:
         """Read what was appended since the last look.
@@ -60,6 +62,7 @@ class LiveTail:
             self._bytes += reader.used_bytes
         if batch.records:
             self._batches.append(batch)
+            self.looks += 1
 
     @property
     def is_large(self) -> bool:

@@ -13,7 +13,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eventlog import arrow, fs as seam, names
+from eventlog import arrow, names
+from eventlog import fs as seam
 from eventlog.arrow import Piece
 from eventlog.errors import DataError
 from eventlog.fs import Fs

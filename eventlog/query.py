@@ -11,10 +11,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from eventlog import arrow
+from eventlog.errors import UsageError
 from eventlog.runs import RunPart, Stat
 from eventlog.values import to_json
 
-CURVE: Final = pa.schema([pa.field("_step", pa.int64()), pa.field("_time", arrow.TIME), pa.field("value", pa.float64())])
+CURVE: Final = pa.schema(
+    [pa.field("_step", pa.int64()), pa.field("_time", arrow.TIME), pa.field("value", pa.float64())]
+)
 NARROW: Final = pa.schema(
     [
         pa.field("_run_id", arrow.DICTIONARY),
@@ -115,15 +118,36 @@ def with_any(table: pa.Table, columns: Sequence[str]) -> pa.Table:
     return table if mask is None or table.num_rows == 0 else table.filter(mask)
 
 
-def between_steps(table: pa.Table, steps: tuple[int | None, int | None]) -> pa.Table:
-    """Return the rows with a step from the first to the second, both included; None is no bound."""
-    low, high = steps
+Steps = tuple[int | None, int | None]
+
+
+def between_steps(table: pa.Table, steps: Steps | range) -> pa.Table:
+    """Return the rows with a step from the first to the second, both included; None is no bound. A range as usual.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    low, high = _bounds(steps)
     mask = pc.is_valid(table["_step"])
     if low is not None:
         mask = pc.and_(mask, pc.greater_equal(table["_step"], low))
     if high is not None:
         mask = pc.and_(mask, pc.less_equal(table["_step"], high))
     return table.filter(pc.fill_null(mask, fill_value=False))
+
+
+def _bounds(steps: Any) -> Steps:
+    if isinstance(steps, range):
+        return (steps.start, steps.stop - 1) if steps.step == 1 else _refuse_steps(steps)
+    try:
+        low, high = steps
+    except (TypeError, ValueError):
+        return _refuse_steps(steps)
+    return low, high
+
+
+def _refuse_steps(steps: Any) -> Steps:
+    raise UsageError(f"steps is (first, last) or a range with step 1, not {steps!r}")
 
 
 def narrow(table: pa.Table) -> pa.Table:

@@ -91,18 +91,13 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     writers: int = 0
     files: int = 0
 
-    def __add__(self, other: Counts) -> Counts:
-        """Return the sum, field by field."""
-        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
 
-
-class ProjectReport(msgspec.Struct, frozen=True, kw_only=True):
+class ProjectReport(Counts, frozen=True, kw_only=True):
     """The account of one project.
 
     Attributes:
         project: its name.
         version: of the snapshot that was verified, 0 for none.
-        counts: the account.
         checksum: by table, the order-free checksum recomputed from the snapshot's rows, 16 hex digits.
         findings: what is not as it should be.
         notes: what is worth knowing.
@@ -110,31 +105,38 @@ class ProjectReport(msgspec.Struct, frozen=True, kw_only=True):
 
     project: str
     version: int
-    counts: Counts
     checksum: dict[str, str]
     findings: list[Finding]
     notes: list[Note]
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(Counts, frozen=True, kw_only=True):
     """The account of a store.
 
     Attributes:
         root: the store's directory.
-        counts: the account over all projects.
+        ok: whether every record is accounted for: there is no finding.
+        checksum: by project and table, as in the projects' accounts.
+        findings: those of all projects.
         projects: the account of each, in order of their names.
     """
 
     root: str
-    counts: Counts
+    ok: bool
+    checksum: dict[str, dict[str, str]]
+    findings: list[Finding]
     projects: list[ProjectReport]
 
-    @property
-    def findings(self) -> list[Finding]:
-        """The findings of all projects."""
-        return [finding for project in self.projects for finding in project.findings]
 
-    @property
-    def ok(self) -> bool:
-        """Whether every record is accounted for: there is no finding."""
-        return not self.findings
+def total(root: str, projects: list[ProjectReport]) -> Report:
+    """Return the account of a store from those of its projects."""
+    counts = {name: sum(getattr(project, name) for project in projects) for name in Counts.__struct_fields__}
+    findings = [finding for project in projects for finding in project.findings]
+    return Report(
+        **counts,
+        root=root,
+        ok=not findings,
+        checksum={project.project: project.checksum for project in projects},
+        findings=findings,
+        projects=projects,
+    )

@@ -9,79 +9,27 @@ import time
 import uuid
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import msgspec
 
-from eventlog import facts, names, schema, values
+from eventlog import schema, values
 from eventlog.blobs import BlobStore
 from eventlog.config import WriterConfig
 from eventlog.errors import DurabilityUnknownError, EventLogWarning, UsageError
+from eventlog.forks import after_fork_in_child, alive_page
 from eventlog.fs import LOCAL, Fs
-from eventlog.writer import ShapeKey, Writer, after_fork_in_child, alive_page
+from eventlog.identity import RunInfo
+from eventlog.mirror import Mirror
+from eventlog.shapes import ShapeKey
+from eventlog.writer import Writer
 
 Level = Literal["info", "warn", "error"]
 _MAX_STEP: Final = (1 << 63) - 1
 _MIN_STEP: Final = -(1 << 63)
 _open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
-
-
-class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What identifies a run to its writers.
-
-    Attributes:
-        project: the project's name.
-        run_id: unique in the store.
-        name: for people; need not be unique.
-        group: runs that belong together, or None.
-        tags: labels.
-        config: hyperparameters at the start, plain values.
-        rank: of this process, or None.
-        world_size: how many ranks there are, or None.
-        mode: "new", "resume" or "attach" (another process of a run that may be live).
-        first_step: what `log()` without a step counts from.
-    """
-
-    project: str
-    run_id: str
-    name: str
-    group: str | None = None
-    tags: list[str] = []
-    config: dict[str, Any] = {}
-    rank: int | None = None
-    world_size: int | None = None
-    mode: str = "new"
-    first_step: int = 0
-
-
-class _Mirror(MutableMapping[str, Any]):
-    """A dict whose changes are logged."""
-
-    def __init__(self, initial: Mapping[str, Any], publish: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        self._values = dict(initial)
-        self._publish = publish
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.update({key: value})
-
-    def __delitem__(self, key: str) -> None:
-        raise UsageError("keys that were logged cannot be removed; set them to None instead")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def update(self, *args: Any, allow_val_change: bool = True, **kwargs: Any) -> None:
-        """Set several keys in one record. `allow_val_change` is accepted for wandb's sake: changes are always allowed."""
-        del allow_val_change
-        self._values.update(self._publish(dict(*args, **kwargs)))
 
 
 class Run:
@@ -128,37 +76,15 @@ class Run:
         self.name = info.name
         self.project = info.project
         self.dir = self._writer.root
-        self.config = _Mirror(info.config, self._publish_config)
-        self.summary = _Mirror({}, self._publish_summary)
-        self._writer.append(self._run_start(info.mode, None))
+        self.config = Mirror(info.config, self._publish_config)
+        self.summary = Mirror({}, self._publish_summary)
+        self._writer.append(info.start(self._writer.time_ns()))
         self._writer.preamble = self._child_preamble
         self._parent_writer_id = self._writer.writer_id
         _open_runs.add(self)
 
-    def _run_start(self, mode: str, parent: str | None) -> schema.RunStart:
-        info = self._info
-        return schema.RunStart(
-            time_ns=self._writer.time_ns(),
-            run_id=info.run_id,
-            project=info.project,
-            name=info.name,
-            group=info.group,
-            tags=info.tags,
-            config=info.config if mode != "fork" else {},
-            host=os.uname().nodename,
-            user=facts.user(),
-            pid=os.getpid(),
-            rank=info.rank,
-            world_size=info.world_size,
-            argv=list(sys.argv),
-            git=facts.git() if mode != "fork" else {},
-            versions=facts.versions() if mode != "fork" else {},
-            mode=mode,
-            parent=parent,
-        )
-
     def _child_preamble(self) -> list[schema.Record]:
-        return [self._run_start("fork", self._parent_writer_id)]
+        return [self._info.start(self._writer.time_ns(), parent=self._parent_writer_id)]
 
     def log(self, data: Mapping[str, Any], step: int | None = None) -> None:
         """Keep one record of named values; on return it survives kill -9.
@@ -245,7 +171,7 @@ class Run:
         return {str(k): v for k, v in changes.items()}
 
     def _plain(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        kept, problems = plain_mapping(changes, self._blobs)
+        kept, problems = values.plain_mapping(changes, self._blobs)
         for name, problem in problems.items():
             self._warn(name, f"{name!r} was not kept: {problem}")
         return kept
@@ -347,7 +273,7 @@ class Run:
             self._warned_keys.add(key)
             warnings.warn(f"eventlog run {self.name!r}: {message}", EventLogWarning, stacklevel=4)
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         """Return the run."""
         return self
 
@@ -373,25 +299,6 @@ class Run:
 def attach(root: str, info: RunInfo, config: WriterConfig | None = None) -> Run:
     """Return a run object in another process of the same run, such as a spawned DataLoader worker."""
     return Run(root, info, config=config)
-
-
-def plain_mapping(changes: Mapping[str, Any], blobs: BlobStore) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the plain values of a config or summary, and by name why others could not be kept."""
-    kept: dict[str, Any] = {}
-    problems: dict[str, str] = {}
-    for key, value in changes.items():
-        name = str(key)
-        try:
-            name.encode("utf-8")
-            kept[name] = values.to_plain(value, blobs)
-        except values.CONVERSION_ERRORS as error:
-            problems[name.encode("utf-8", "backslashreplace").decode()] = f"{type(error).__name__}: {error}"
-    return kept, problems
-
-
-def new_run_id() -> str:
-    """Return a fresh run id; it sorts by its start time."""
-    return names.new_id()
 
 
 def finish_open_runs() -> None:

@@ -57,7 +57,7 @@ class Stat(msgspec.Struct, array_like=True):
 
 
 def _lower(a: Stat, b: Stat) -> bool:
-    return (a.min, _order(a.min_step)) < (b.min, _order(b.min_step))  # type: ignore[operator]
+    return (a.min, _order(a.min_step)) < (b.min, _order(b.min_step))
 
 
 def _higher(a: Stat, b: Stat) -> bool:

@@ -311,9 +311,13 @@ def decode(payload: bytes | memoryview) -> AnyRecord:
     come back as `Unknown`, which tables carry along.
     """
     try:
-        return _decode_known(payload)
+        record: AnyRecord = _decode_known(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        pass
+        return _decode_unknown(payload)
+    return record
+
+
+def _decode_unknown(payload: bytes | memoryview) -> Unknown:
     try:
         value = _decode_any(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError):

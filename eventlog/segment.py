@@ -32,7 +32,7 @@ class Stretch(NamedTuple):
 
     offset: int
     frame_bytes: int
-    count: int
+    count: int  # type: ignore[assignment]  # nobody counts values in a stretch
     seq: int
     structural: bool
 

@@ -11,19 +11,63 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from eventlog import mounts, resume as resuming
+from eventlog import mounts, names, values
+from eventlog import resume as resuming
 from eventlog.blobs import BlobStore
 from eventlog.config import Environment, WriterConfig, read_environment
 from eventlog.errors import EventLogWarning, StorageError, UsageError
-from eventlog.run import Level, Run, RunInfo, finish_open_runs, new_run_id, plain_mapping
+from eventlog.identity import RunInfo
+from eventlog.run import Level, Run, finish_open_runs
 from eventlog.spool import Spool
 
 Resume = Literal["never", "allow", "must"]
 _current: list[Run] = []
 _registered: list[int] = []
 
-_ADJECTIVES = "amber brisk calm deep early fair gentle hidden ivory keen lunar mild noble open pale quiet rapid solid tidal vivid".split()
-_NOUNS = "acre brook cedar dune ember field grove harbor inlet jetty knoll lake marsh north orchard pine ridge stone trail wave".split()
+_ADJECTIVES = (
+    "amber",
+    "brisk",
+    "calm",
+    "deep",
+    "early",
+    "fair",
+    "gentle",
+    "hidden",
+    "ivory",
+    "keen",
+    "lunar",
+    "mild",
+    "noble",
+    "open",
+    "pale",
+    "quiet",
+    "rapid",
+    "solid",
+    "tidal",
+    "vivid",
+)
+_NOUNS = (
+    "acre",
+    "brook",
+    "cedar",
+    "dune",
+    "ember",
+    "field",
+    "grove",
+    "harbor",
+    "inlet",
+    "jetty",
+    "knoll",
+    "lake",
+    "marsh",
+    "north",
+    "orchard",
+    "pine",
+    "ridge",
+    "stone",
+    "trail",
+    "wave",
+)
 
 
 def init(
@@ -63,7 +107,7 @@ def init(
             written and they say `on_error="raise"`.
     """
     environment = read_environment()
-    mode: str = {True: "allow", False: "never"}.get(resume, resume) if isinstance(resume, bool) else resume
+    mode: str = resume if isinstance(resume, str) else ("allow" if resume else "never")
     if mode not in ("never", "allow", "must"):
         raise UsageError(f'resume must be "never", "allow" or "must", not {resume!r}')
     settings = settings or environment.writer
@@ -72,7 +116,7 @@ def init(
     root, spool = _place(wanted_root, settings)
     name = name or environment.name
     info = _identify(wanted_root, project, name, id or environment.run_id, mode, environment)
-    kept, problems = plain_mapping(dict(config or {}), BlobStore(root))
+    kept, problems = values.plain_mapping(dict(config or {}), BlobStore(root))
     for key, problem in problems.items():
         warnings.warn(f"config key {key!r} was not kept: {problem}", EventLogWarning, stacklevel=2)
     info = RunInfo(
@@ -134,7 +178,7 @@ def _identify(
         raise UsageError(f'resume="must": project {project!r} in {root} has no run of {what}')
     shared = run_id is not None and (environment.rank or 0) > 0
     label = name or (_name_for(run_id) if run_id is not None else _fresh_name())
-    return RunInfo(project=project, run_id=run_id or new_run_id(), name=label, mode="attach" if shared else "new")
+    return RunInfo(project=project, run_id=run_id or names.new_id(), name=label, mode="attach" if shared else "new")
 
 
 def _find_earlier(root: str, project: str, name: str | None, run_id: str | None) -> resuming.Earlier | None:

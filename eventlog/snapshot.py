@@ -106,9 +106,7 @@ class Snapshot:
     def _has_metric(self, file: DataFile, metric: str) -> bool:
         return file.names >= 0 and metric in self.manifest.name_sets[file.names]
 
-    def tables(
-        self, table: str, runs: Collection[str] | None, columns: Sequence[str] | None
-    ) -> Iterator[pa.Table]:
+    def tables(self, table: str, runs: Collection[str] | None, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         """Yield the rows of these runs, file by file; files without any of the metric columns asked for are left out.
 
         Raises:

@@ -48,7 +48,7 @@ class Columns(NamedTuple):
         values: float64[count, names], a view into the segment's bytes.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # nobody counts values in columns
     shape: int
     time_ns: NDArray[np.int64]
     step: NDArray[np.int64] | None

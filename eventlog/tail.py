@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Final, NamedTuple
 
-from eventlog import frame, names, schema, segment, stretch as fast
+from eventlog import frame, names, schema, segment
+from eventlog import stretch as fast
 from eventlog.columns import Batch, Decoder
 from eventlog.errors import DataError, NewerFormatError
 from eventlog.fs import Fs

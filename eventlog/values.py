@@ -190,3 +190,17 @@ def kind_of(plain: Any) -> str:
     if isinstance(plain, dict) and isinstance(plain.get("_type"), str):
         return str(plain["_type"])
     return _SIMPLE_KINDS.get(type(plain), "json")
+
+
+def plain_mapping(changes: Mapping[str, Any], blobs: BlobStore) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the plain values of a config or summary, and by name why others could not be kept."""
+    kept: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for key, value in changes.items():
+        name = str(key)
+        try:
+            name.encode("utf-8")
+            kept[name] = to_plain(value, blobs)
+        except CONVERSION_ERRORS as error:
+            problems[name.encode("utf-8", "backslashreplace").decode()] = f"{type(error).__name__}: {error}"
+    return kept, problems

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
-import struct
 import threading
 import time
-import warnings
-import weakref
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from eventlog import frame, names, schema, segment
+from eventlog import forks, frame, names, schema, sealer, segment
 from eventlog.append import OpenSegment
 from eventlog.config import WriterConfig
-from eventlog.errors import DurabilityUnknownError, EventLogWarning, StorageError, UsageError
+from eventlog.errors import DurabilityUnknownError, StorageError, UsageError
 from eventlog.fs import LOCAL
+from eventlog.losses import Losses
 from eventlog.schema import Log
+from eventlog.shapes import ShapeKey, Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,36 +30,6 @@ _encode_log: Final = schema.encode
 _pack_header: Final = frame.pack_header
 _pack_length_seq: Final = frame.pack_length_seq
 
-_MADV_WIPEONFORK: Final = 18
-alive_page: Final = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-"""Byte 0 is 1 in this process; the kernel wipes it in a child, even one that Python did not fork."""
-with contextlib.suppress(OSError):
-    alive_page.madvise(_MADV_WIPEONFORK)
-alive_page[0] = 1
-
-_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
-
-
-class ShapeKey:
-    """A tuple of metric names of one run, known to a writer. Immutable.
-
-    Attributes:
-        number: what records hold instead of the names.
-        pack: turns that many floats into the bytes of `Log.values`.
-        floats: `[float] * len(names)`, to compare the types of a call's values with.
-    """
-
-    __slots__ = ("floats", "names", "number", "pack", "rank", "run_id")
-
-    def __init__(self, number: int, run_id: str, rank: int | None, metric_names: tuple[str, ...]) -> None:
-        """Prepare the packer."""
-        self.number = number
-        self.run_id = run_id
-        self.rank = rank
-        self.names = metric_names
-        self.pack = struct.Struct(f"<{len(metric_names)}d").pack
-        self.floats = [float] * len(metric_names)
-
 
 class Writer:
     """Appends records to segments of its own; when a method that appends has returned, they survive kill -9.
@@ -71,7 +39,6 @@ class Writer:
     Attributes:
         writer_id: unique per process start.
         lock: re-entrant; callers that need two appends side by side hold it.
-        lost: records that could not be kept since the start.
     """
 
     def __init__(
@@ -102,33 +69,28 @@ class Writer:
         self._fs = fs
         self._write = fs.write
         self.time_ns = time_ns
-        self.lost = 0
-        self._warned = False
+        self._losses = Losses()
         self.on_sealed: Callable[[str], None] | None = None
         self.preamble: Callable[[], Sequence[schema.Record]] | None = None
         self._reset()
-        _writers.add(self)
+        forks.register(self)
 
     def _reset(self) -> None:
         self.writer_id = names.new_id(self.time_ns() // 1_000_000)
         self.lock = threading.RLock()
-        self._sync_lock = threading.Lock()
+        self._sealer = sealer.Sealer(self)
         self._busy = False
         self._deferred: list[schema.Record | None] = []
         self._closed = False
         self._opened = False
         self._segment: OpenSegment | None = None
-        self._retiring: list[OpenSegment] = []
         self._segno = 0
         self._next_seq = 1
         self._born_s = 0.0
         self._roll_due = False
         self._ready: frozenset[int] | set[int] = _NOTHING
-        self._shapes: dict[tuple[str, tuple[str, ...]], ShapeKey] = {}
-        self._by_number: list[ShapeKey] = []
-        self._dropped = 0
-        self._dropped_reason = ""
-        self._dropped_since_ns = 0
+        self._shapes = Shapes()
+        self._losses.pending = 0
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -141,19 +103,18 @@ class Writer:
         return open_segment.header.first_seq + open_segment.next_seq
 
     @property
+    def lost(self) -> int:
+        """How many records could not be kept since the start."""
+        return self._losses.total
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
 
     def shape(self, run_id: str, rank: int | None, metric_names: tuple[str, ...]) -> ShapeKey:
         """Return the shape of these names, in this order, for a run; announced in a segment when first used there."""
-        with self.lock:
-            key = self._shapes.get((run_id, metric_names))
-            if key is None:
-                key = ShapeKey(len(self._by_number), run_id, rank, metric_names)
-                self._by_number.append(key)
-                self._shapes[run_id, metric_names] = key
-            return key
+        return self._shapes.get(run_id, rank, metric_names)
 
     def log(
         self, shape: ShapeKey, step: int | None, values: bytes, others: dict[str, schema.Plain] | None = None
@@ -295,10 +256,10 @@ class Writer:
             for record in self.preamble() if self.preamble else ():
                 open_segment.append(schema.encode(record))
             self._opened = True
-        if self._dropped:
+        if self._losses.pending:
             self._append_dropped(open_segment)
         if shape is not None and shape not in open_segment.shapes:
-            key = self._by_number[shape]
+            key = self._shapes[shape]
             open_segment.announce(schema.Shape(shape, key.run_id, key.rank, list(key.names), 0))
         open_segment.append(payload)
         self._ready = set(open_segment.shapes)
@@ -306,69 +267,77 @@ class Writer:
             self._ask_for_roll()
 
     def _append_dropped(self, open_segment: OpenSegment) -> None:
-        now_ns = self.time_ns()
-        record = schema.Dropped(now_ns, "", self._dropped, self._dropped_reason, self._dropped_since_ns)
-        open_segment.append(schema.encode(record))
-        self._dropped = 0
+        open_segment.append(schema.encode(self._losses.record(self.time_ns())))
+        self._losses.pending = 0
 
     def _open(self) -> OpenSegment:
-        self._segno += 1
-        header = segment.Header(self.writer_id, self._segno, self._next_seq, self.time_ns())
-        created = OpenSegment(self._fs, self.root, header, self.project)
-        self._segment = created
+        self._segment = self.new_segment(self._next_seq)
         self._born_s = time.monotonic()
-        self._start_thread()
-        return created
+        interval_s = self.config.sync_interval_s
+        if interval_s is not None and self._thread is None:
+            name = f"eventlog-sync-{self.writer_id[-6:]}"
+            self._thread = sealer.start_thread(self, self._wake, interval_s, name)
+        return self._segment
+
+    def new_segment(self, first_seq: int) -> OpenSegment:
+        """Create the next segment file, for records from `first_seq` on.
+
+        Raises:
+            OSError: as the file system raises it.
+        """
+        with self.lock:
+            self._segno += 1
+            header = segment.Header(self.writer_id, self._segno, first_seq, self.time_ns())
+            return OpenSegment(self._fs, self.root, header, self.project)
+
+    def current_segment(self) -> OpenSegment | None:
+        """Return the segment that is being appended to, if any."""
+        return self._segment
 
     def _drop(self, error: OSError) -> bool:
-        if not self._dropped:
-            self._dropped_since_ns = self.time_ns()
-        self._dropped += 1
-        self._dropped_reason = f"{errno.errorcode.get(error.errno or 0, 'OSError')}: {error.strerror or error}"
-        self.lost += 1
+        reason = self._losses.add(error, self.time_ns())
         self._ready = _NOTHING
-        message = f"eventlog cannot write to {self.root}: {self._dropped_reason}"
+        message = f"eventlog cannot write to {self.root}: {reason}"
         if self.config.on_error == "raise":
             raise StorageError(error.errno or 0, message) from error
-        if not self._warned:
-            self._warned = True
-            text = f"{message}. Training goes on; what is lost is counted and logging resumes when writing works again."
-            warnings.warn(text, EventLogWarning, stacklevel=5)
+        text = f"{message}. Training goes on; losses are counted, and logging resumes when it can."
+        self._losses.warn_once(text, 6)
         return False
 
     def _ask_for_roll(self) -> None:
         self._roll_due = True
         self._ready = _NOTHING
 
+    def detach(self, distrusted: OpenSegment) -> None:
+        """Stop appending to a segment and leave it as it is, under its open name; the next record starts a new one."""
+        with self.lock:
+            if self._segment is distrusted:
+                self._next_seq = distrusted.header.first_seq + distrusted.next_seq
+                self._segment = None
+                self._ready = _NOTHING
+                self._roll_due = False
+
     def _abandon(self, open_segment: OpenSegment) -> None:
-        """Leave a segment as it is, under its open name, and go on in a new one."""
-        self._next_seq = open_segment.header.first_seq + open_segment.next_seq
-        self._segment = None
-        self._ready = _NOTHING
-        self._roll_due = False
-        with contextlib.suppress(OSError):
-            open_segment.close()
+        """Go on in a new segment; what the old one holds still gets synced."""
+        self.detach(open_segment)
+        self._sealer.retire(open_segment, complete=False)
 
     def _roll(self, *, final: bool) -> None:
         """Retire the open segment; the sync thread seals it, or this call when there is none.
 
         Raises:
-            OSError: the seal frame could not be written; the segment goes on.
+            OSError: the seal frame could not be written, and the segment goes on; or the segment is retired, but
+                could not be sealed yet.
         """
         open_segment = self._segment
         self._roll_due = False
         if open_segment is None:
             return
         open_segment.write_seal(final=final)
-        self._next_seq = open_segment.header.first_seq + open_segment.next_seq
-        self._segment = None
-        self._ready = _NOTHING
-        self._retiring.append(open_segment)
-        if self._thread is None and self._sync_lock.acquire(blocking=False):
-            try:
-                self._publish_retiring()
-            finally:
-                self._sync_lock.release()
+        self.detach(open_segment)
+        self._sealer.retire(open_segment, complete=True)
+        if self._thread is None:
+            self._sealer.sync_if_idle()
 
     def roll(self) -> None:
         """Seal the open segment and start the next with the next record.
@@ -391,105 +360,23 @@ class Writer:
             DurabilityUnknownError: the disk refused; the records stay readable, and were written again
                 to a new segment where that was possible.
         """
-        with self._sync_lock:
-            try:
-                self._publish_retiring()
-                current = self._segment
-                if current is not None and current.offset > current.synced_offset:
-                    self._sync_current(current)
-            except OSError as error:
-                raise DurabilityUnknownError(f"cannot sync {self.root}: {error}") from error
-
-    def _publish_retiring(self) -> None:
-        """Seal what was retired, oldest first. The caller holds the sync lock.
-
-        Raises:
-            OSError: a segment could not be sealed; it keeps its open name, which readers read all the same.
-        """
-        while self._retiring:
-            retired = self._retiring[0]
-            try:
-                sealed = retired.publish()
-            except OSError:
-                self._rewrite_unsynced(retired)
-                self._retiring.pop(0)
-                continue
-            self._retiring.pop(0)
-            if self.on_sealed is not None:
-                self.on_sealed(sealed)
-
-    def _sync_current(self, current: OpenSegment) -> None:
         try:
-            current.sync()
-        except OSError:
-            with self.lock:
-                if self._segment is current:
-                    self._next_seq = current.header.first_seq + current.next_seq
-                    self._segment = None
-                    self._ready = _NOTHING
-            self._rewrite_unsynced(current)
+            self._sealer.sync()
+        except OSError as error:
+            raise DurabilityUnknownError(f"cannot sync {self.root}: {error}") from error
 
-    def _rewrite_unsynced(self, distrusted: OpenSegment) -> None:
-        """After a failed sync the descriptor lies: write what it may have lost again, under the same seqs.
-
-        The frames go to a sealed segment of their own; readers order segments by their first seq and skip
-        what they have already seen, so it does not matter which of the two copies survives.
-
-        Raises:
-            OSError: they could not be written and synced elsewhere either.
-        """
-        try:
-            payloads = distrusted.unsynced_payloads()
-            if payloads:
-                self._write_sealed(distrusted, payloads)
-        finally:
-            with contextlib.suppress(OSError):
-                distrusted.close()
-
-    def _write_sealed(self, distrusted: OpenSegment, payloads: list[bytes]) -> None:
+    def tick(self) -> None:
+        """Roll what is old, sync what is new, and warn once of a failure; called by the sync thread."""
         with self.lock:
-            self._segno += 1
-            segno = self._segno
-        first_seq = distrusted.header.first_seq + distrusted.next_seq - len(payloads)
-        header = segment.Header(self.writer_id, segno, first_seq, self.time_ns())
-        copy = OpenSegment(self._fs, self.root, header, self.project)
-        try:
-            for payload in payloads:
-                record = schema.decode(payload)
-                if isinstance(record, Log | schema.System) and record.shape not in copy.shapes:
-                    copy.announce(distrusted.shapes[record.shape])
-                copy.append(payload)
-            copy.write_seal(final=False)
-            copy.publish()
-        finally:
-            copy.close()
-
-    def _start_thread(self) -> None:
-        if self.config.sync_interval_s is None or self._thread is not None:
-            return
-        thread = threading.Thread(
-            target=_sync_loop, args=(weakref.ref(self), self._wake, self.config.sync_interval_s), daemon=True
-        )
-        thread.name = f"eventlog-sync-{self.writer_id[-6:]}"
-        self._thread = thread
-        thread.start()
-
-    def _background(self) -> None:
-        """One turn of the sync thread: roll what is old, sync what is new, report a failure once."""
-        with self.lock:
-            if not self._busy and self._segment is not None and self._segment.next_seq:
-                old = time.monotonic() - self._born_s >= self.config.roll_interval_s
-                if old:
-                    with contextlib.suppress(OSError):
-                        self._roll(final=False)
+            current = self._segment
+            old = time.monotonic() - self._born_s >= self.config.roll_interval_s
+            if old and not self._busy and current is not None and current.next_seq:
+                with contextlib.suppress(OSError):
+                    self._roll(final=False)
         try:
             self.sync()
         except DurabilityUnknownError as error:
-            if not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"{error}. Records stay readable, but may not survive a power loss.", EventLogWarning, stacklevel=1
-                )
+            self._losses.warn_once(f"{error}. Records stay readable, but may not survive a power loss.", 1)
 
     def close(self) -> None:
         """Seal and sync everything; afterwards nothing can be appended. Calling it again does nothing.
@@ -506,7 +393,7 @@ class Writer:
             self._closed = True
             self._wake.set()
             try:
-                if self._dropped and self._segment is not None:
+                if self._losses.pending and self._segment is not None:
                     self._append_dropped(self._segment)
                 self._roll(final=True)
             except OSError as error:
@@ -517,30 +404,10 @@ class Writer:
 
     def become_child(self) -> None:
         """Turn this copy, in a forked child, into a writer of its own. The parent's files are only closed."""
-        for inherited in (self._segment, *self._retiring):
-            if inherited is not None:
-                with contextlib.suppress(OSError):
-                    inherited.close()
+        if self._segment is not None:
+            with contextlib.suppress(OSError):
+                self._segment.close()
+        self._sealer.drop_inherited()
         closed = self._closed
         self._reset()
         self._closed = closed
-
-
-def _sync_loop(reference: weakref.ref[Writer], wake: threading.Event, interval_s: float) -> None:
-    while not wake.wait(interval_s):
-        writer = reference()
-        if writer is None or writer.closed:
-            return
-        writer._background()  # noqa: SLF001 - the thread is the writer's own
-        del writer
-
-
-def after_fork_in_child() -> None:
-    """Give every writer of this process an identity of its own; runs by itself after a fork."""
-    for writer in list(_writers):
-        writer.become_child()
-    alive_page[0] = 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=after_fork_in_child)

@@ -1,4 +1,4 @@
-"""`eventlog demo`: four real trainings into one store, two processes killed on the way, and the proof that nothing is lost."""
+"""`eventlog demo`: four real trainings into one store, two kills on the way, and the proof that nothing is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ import click
     show_default=True,
     help="How long the trainings take; the checks take a few seconds more.",
 )
-@click.option("--no-serve", is_flag=True, help="Do not serve a dashboard afterwards. There is none yet: changes nothing.")
+@click.option(
+    "--no-serve", is_flag=True, help="Do not serve a dashboard afterwards. There is none yet: changes nothing."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing while it works.")
 def demo(directory: str | None, seconds: float, no_serve: bool, as_json: bool) -> None:  # noqa: FBT001 - click's
     """Replay four real trainings as processes; kill one, and the compactor; show that nothing is lost.

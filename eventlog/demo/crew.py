@@ -6,7 +6,7 @@ import select
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from eventlog.demo import poll, replay
 from eventlog.demo.processes import Compactor, Reader, Writer
@@ -115,7 +115,7 @@ class Crew:
         seen = self.reader.listen()
         self._display.progress({name: w.done for name, w in self.writers.items()}, seen.rows, seen.polls)
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -77,7 +77,7 @@ class Child:
         self._errors.seek(0)
         return self._errors.read().decode(errors="replace").strip()
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 

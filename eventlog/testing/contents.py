@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventlog import arrow, names, parquet, schema, segment, tail
 from eventlog import manifest as manifests
-from eventlog.columns import Batch, Block, Decoder
+from eventlog.columns import Batch, Decoder
 from eventlog.fs import Fs
+from eventlog.gather import Block
 from eventlog.manifest import Manifest, Watermark
 from eventlog.runs import RunParts
 

@@ -13,7 +13,8 @@ from eventlog.testing import scripts
 
 HOSTILE_NAMES: Final = (
     ".", "..", "../up", "a/b", "a\\b", "/", " ", "\n", "\0", "%", "%41", "%2E", "CON", "con.txt", "nul", "COM1",
-    "lpt9.x", "a.", ".a", "-rf", "~", "é", "e\u0301", "日本", "🦀", "\u202e", "\ufeff", "\uff21", "x" * 200, "x" * 201, "é" * 67,
+    "lpt9.x", "a.", ".a", "-rf", "~", "é", "e\u0301", "日本", "🦀", "\u202e", "\ufeff", "\uff21",
+    "x" * 200, "x" * 201, "é" * 67,
     "_step", "_run_id", "._x", "..x", "train/loss", "train.loss", "__index_level_0__", "",
 )  # fmt: skip
 STEP_EDGES: Final = (

@@ -32,7 +32,7 @@ def start(tmp_path):
 
 
 @pytest.fixture
-def compactor(tmp_path):
+def compactor():
     """Return a function that starts a real compactor process; those that still live are killed at the end."""
     children: list[subprocess.Popen] = []
 

@@ -1,0 +1,230 @@
+"""Account for one writer's segments: every record that is there, that is missing, and that is there twice.
+
+Segments are read by the plain path, record by record, so that this checks the fast path which folds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from eventlog import frame, schema, segment, spans
+from eventlog.checksum import MASK
+from eventlog.columns import Batch, Decoder, EventRow
+from eventlog.fs import Fs
+from eventlog.manifest import Quarantined
+from eventlog.segment import Damage, Header, Item
+from eventlog.sources import Say, Source, Sources
+from eventlog.spans import Spans
+
+_BATCH_RECORDS: Final = 16_384
+_BATCH_BYTES: Final = 16 * 1024 * 1024
+
+
+class Accounted(NamedTuple):
+    """What the segments of one writer hold.
+
+    Attributes:
+        seen: the seqs of all their records.
+        reached: the highest seq that they say was written; 0 for none.
+        checksums: by table, of the records up to the watermark that are not in its gaps.
+        dropped: what the writer says, after the watermark, that it could not keep.
+        duplicates: records that stand in two segments with the same content.
+        torn_bytes: at the end of open segments: normal.
+    """
+
+    seen: Spans
+    reached: int
+    checksums: dict[str, int]
+    dropped: int
+    duplicates: int
+    torn_bytes: int
+
+
+class _Rows:
+    """Turns records into rows, a bounded number at a time, and keeps what is asked of them."""
+
+    def __init__(self, writer_id: str, visit: Callable[[list[EventRow]], None]) -> None:
+        self._writer_id = writer_id
+        self._visit = visit
+        self.checksums: dict[str, int] = {}
+        self.dropped = 0
+        self._start({})
+
+    def _start(self, shapes: dict[int, schema.Shape]) -> None:
+        self._batch = Batch()
+        self._bytes = 0
+        self._decoder = Decoder(self._writer_id, self._batch)
+        self._decoder.start_segment(shapes)
+
+    def start_segment(self) -> None:
+        self.flush()
+        self._start({})
+
+    def announce(self, payload: bytes) -> None:
+        self._decoder.add_structural(payload)
+
+    def add(self, item: Item) -> None:
+        self._decoder.add_record(item.record, item.seq)
+        self._batch.records += 1
+        self._bytes += item.end - item.offset
+        if self._batch.records >= _BATCH_RECORDS or self._bytes >= _BATCH_BYTES:
+            shapes = self._decoder.shapes
+            self.flush()
+            self._start(shapes)
+
+    def flush(self) -> None:
+        self._decoder.finish()
+        for table, checksum in self._batch.checksums().items():
+            self.checksums[table] = (self.checksums.get(table, 0) + checksum) & MASK
+        self.dropped += self._batch.dropped
+        self._visit(self._batch.events)
+        self._batch.events = []
+
+
+class Account:
+    """Reads one writer; call `run` once. Never writes, and never raises for what the bytes are."""
+
+    def __init__(
+        self,
+        fs: Fs,
+        root: str,
+        project: str,
+        writer_id: str,
+        *,
+        folded_seq: int,
+        gaps: Spans,
+        quarantined: list[Quarantined],
+        say: Say,
+        visit: Callable[[list[EventRow]], None],
+    ) -> None:
+        """Take what the manifest says about the writer, and where findings and rows of events go.
+
+        Args:
+            fs: the file system.
+            root: the store.
+            project: the project.
+            writer_id: the writer.
+            folded_seq: the writer's watermark.
+            gaps: seqs up to the watermark that the manifest knows to be missing.
+            quarantined: bytes that the manifest knows to be damaged, of any writer.
+            say: takes findings.
+            visit: takes the rows of events that the records make, those of the tail included.
+        """
+        self._project = project
+        self._folded_seq = folded_seq
+        self._gaps = list(gaps)
+        self._say = say
+        self._sources = Sources(fs, root, project, writer_id, quarantined, say)
+        self._folded = _Rows(writer_id, visit)
+        self._tail = _Rows(writer_id, visit)
+        self._ranges: list[tuple[int, int]] = []
+        self._first, self._highest = 1, 0
+        self._reached = 0
+        self._hashes: dict[int, int] = {}
+        self._duplicates = 0
+        self._torn_bytes = 0
+
+    def run(self) -> Accounted:
+        """Read every segment.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        sources = self._sources.find()
+        following = [source.header.first_seq for source in sources[1:]]
+        for source, overlap_from in zip(sources, [*following, 1 << 62], strict=False):
+            self._read(source, overlap_from)
+        self._folded.flush()
+        self._tail.flush()
+        ranges = [*self._ranges, (self._first, self._highest)]
+        seen = spans.of_ranges((first, last) for first, last in ranges if first <= last)
+        return Accounted(
+            seen=seen,
+            reached=max(self._reached, max((last for _, last in seen), default=0)),
+            checksums=self._folded.checksums,
+            dropped=self._tail.dropped,
+            duplicates=self._duplicates,
+            torn_bytes=self._torn_bytes + self._sources.torn_bytes,
+        )
+
+    def _read(self, source: Source, overlap_from: int) -> None:
+        found = self._sources.read(source)
+        if found is None:
+            return
+        data, where, sealed = found
+        self._folded.start_segment()
+        self._tail.start_segment()
+        self._reached = max(self._reached, source.header.first_seq - 1)
+        end, at_end = segment.HEADER_BYTES, ""
+        conflicts: list[int] = []
+        seal: schema.Seal | None = None
+        for item in segment.items(data, source.header):
+            if isinstance(item, Damage):
+                if item.at_end:
+                    at_end = item.reason
+                    break
+                self._sources.damage(source.header.segno, item.offset, item.end, where, item.reason)
+                continue
+            end = item.end
+            if isinstance(item.record, schema.Seal):
+                seal = item.record
+            elif isinstance(item.record, _SELDOM) and self._take_structural(data, item, where):
+                continue
+            elif not self._take(data, item, overlap_from):
+                conflicts.append(item.seq)
+        if conflicts:
+            text = f"{len(conflicts)} records have a seq that another record has, the first is {conflicts[0]}"
+            self._say("conflict", where, text)
+        self._end(source.header, where, seal, end, len(data), sealed=sealed, reason=at_end)
+
+    def _end(
+        self, header: Header, where: str, seal: schema.Seal | None, end: int, size: int, *, sealed: bool, reason: str
+    ) -> None:
+        """At the end of the bytes: a torn tail of an open segment is normal, in a sealed one it is damage."""
+        if seal is not None:
+            self._reached = max(self._reached, seal.next_seq - 1)
+            if seal.next_seq != header.first_seq + seal.records:
+                self._say("damaged", where, f"the seal counts {seal.records} records and ends at {seal.next_seq - 1}")
+        if not sealed:
+            self._torn_bytes += size - end
+        elif size > end:
+            text = f"a sealed segment ends in damage: {reason or 'it is cut off'}"
+            self._sources.damage(header.segno, end, size, where, text)
+        elif seal is None:
+            self._say("damaged", where, "a sealed segment has no seal")
+
+    def _take_structural(self, data: bytes, item: Item, where: str) -> bool:
+        """Take in a structural frame; False when it is none."""
+        if isinstance(item.record, schema.SegmentStart) and item.record.project != self._project:
+            self._say("misplaced", where, f"says it belongs to project {item.record.project!r}")
+        if isinstance(item.record, schema.Shape):
+            payload = data[item.offset + frame.HEADER_BYTES : item.end]
+            self._folded.announce(payload)
+            self._tail.announce(payload)
+        return frame.parse(data, item.offset).structural
+
+    def _take(self, data: bytes, item: Item, overlap_from: int) -> bool:
+        """Take in one record; False when its seq belongs to a different record already."""
+        seq = item.seq
+        if seq != self._highest + 1:
+            if self._has(seq):
+                same = self._hashes.get(seq) == hash(data[item.offset + frame.HEADER_BYTES : item.end])
+                self._duplicates += same
+                return same
+            self._ranges.append((self._first, self._highest))
+            self._first = seq
+        self._highest = seq
+        if seq >= overlap_from:
+            self._hashes[seq] = hash(data[item.offset + frame.HEADER_BYTES : item.end])
+        if seq > self._folded_seq:
+            self._tail.add(item)
+        elif not self._gaps or not any(first <= seq <= last for first, last in self._gaps):
+            self._folded.add(item)
+        return True
+
+    def _has(self, seq: int) -> bool:
+        return self._first <= seq <= self._highest or any(first <= seq <= last for first, last in self._ranges)
+
+
+_SELDOM: Final = (schema.Shape, schema.SegmentStart, schema.Unknown)

@@ -1,0 +1,174 @@
+"""The sealer: syncs what a writer appended, seals what it retired, and repeats what a failed sync put in doubt."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from eventlog import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventlog.append import OpenSegment
+
+
+class Owner(Protocol):
+    """What a sealer asks of its writer."""
+
+    on_sealed: Callable[[str], None] | None
+
+    def current_segment(self) -> OpenSegment | None:
+        """Return the segment that is being appended to."""
+
+    def detach(self, distrusted: OpenSegment) -> None:
+        """Stop appending to a segment; the next record starts a new one."""
+
+    def new_segment(self, first_seq: int) -> OpenSegment:
+        """Create a segment of the same writer, for records from `first_seq` on."""
+
+
+class _Retired(NamedTuple):
+    """A segment that nobody appends to any more.
+
+    Attributes:
+        segment: still open.
+        complete: it ends with a seal frame; else it keeps its open name.
+        distrusted: a sync of it failed.
+    """
+
+    segment: OpenSegment
+    complete: bool
+    distrusted: bool
+
+
+class Sealer:
+    """Syncs and seals for one writer. Thread-safe.
+
+    `log()` never waits for it: retiring a segment only appends to a list.
+    """
+
+    def __init__(self, owner: Owner) -> None:
+        """Take the writer."""
+        self._owner = owner
+        self._lock = threading.Lock()
+        self._retired: list[_Retired] = []
+
+    def retire(self, segment: OpenSegment, *, complete: bool) -> None:
+        """Take over a segment; it is sealed, or just synced when it is not complete, by the next `sync`."""
+        self._retired.append(_Retired(segment, complete, distrusted=False))
+
+    def sync_if_idle(self) -> None:
+        """Seal what was retired, unless another thread is at it.
+
+        Raises:
+            OSError: as `sync`.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                self._publish_retired()
+            finally:
+                self._lock.release()
+
+    def sync(self) -> None:
+        """Make every record durable that was appended before the call, in the order in which it was appended.
+
+        Raises:
+            OSError: some could not be synced, and not be written and synced elsewhere either; the next call
+                tries again.
+        """
+        with self._lock:
+            self._publish_retired()
+            current = self._owner.current_segment()
+            if current is None or current.offset <= current.synced_offset:
+                return
+            try:
+                current.sync()
+            except OSError:
+                self._owner.detach(current)
+                self._retired.append(_Retired(current, complete=False, distrusted=True))
+                self._publish_retired()
+
+    def _publish_retired(self) -> None:
+        while self._retired:
+            segment, complete, distrusted = self._retired[0]
+            if distrusted:
+                self._rewrite(segment)
+                self._retired.pop(0)
+                continue
+            try:
+                sealed = segment.publish() if complete else None
+                if not complete:
+                    segment.sync()
+            except OSError:
+                self._retired[0] = _Retired(segment, complete, distrusted=True)
+                continue
+            segment.close()
+            self._retired.pop(0)
+            if sealed is not None and self._owner.on_sealed is not None:
+                self._owner.on_sealed(sealed)
+
+    def _rewrite(self, distrusted: OpenSegment) -> None:
+        """After a failed sync the descriptor lies: write what it may have lost again, under the same seqs.
+
+        The frames go to a sealed segment of their own. Readers order segments by their first seq and skip
+        what they have already seen, so it does not matter which of the two copies survives.
+
+        Raises:
+            OSError: that failed too.
+        """
+        payloads = distrusted.unsynced_payloads()
+        if payloads:
+            copy = self._owner.new_segment(distrusted.header.first_seq + distrusted.next_seq - len(payloads))
+            try:
+                _fill(copy, distrusted, payloads)
+                copy.publish()
+            finally:
+                copy.close()
+        with contextlib.suppress(OSError):
+            distrusted.close()
+
+    def drop_inherited(self) -> None:
+        """Close, in a forked child, what the parent retired."""
+        for item in self._retired:
+            with contextlib.suppress(OSError):
+                item.segment.close()
+
+
+def _fill(copy: OpenSegment, original: OpenSegment, payloads: list[bytes]) -> None:
+    for payload in payloads:
+        record = schema.decode(payload)
+        if isinstance(record, schema.Log | schema.System) and record.shape not in copy.shapes:
+            copy.announce(original.shapes[record.shape])
+        copy.append(payload)
+    copy.write_seal(final=False)
+
+
+class Background(Protocol):
+    """What the thread calls."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether there is nothing left to do."""
+
+    def tick(self) -> None:
+        """Do what is due; must not raise."""
+
+
+def start_thread(target: Background, wake: threading.Event, interval_s: float, name: str) -> threading.Thread:
+    """Start a daemon thread that ticks at each interval until `wake` is set; it does not keep `target` alive."""
+    arguments = (weakref.ref(target), wake, interval_s)
+    thread = threading.Thread(target=_loop, args=arguments, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _loop(reference: weakref.ref[Background], wake: threading.Event, interval_s: float) -> None:
+    while not wake.wait(interval_s):
+        target = reference()
+        if target is None or target.closed:
+            return
+        target.tick()
+        del target

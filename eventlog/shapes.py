@@ -1,0 +1,51 @@
+"""Shapes: the tuples of metric names that a writer knows, each with the number that records hold instead."""
+
+from __future__ import annotations
+
+import struct
+import threading
+
+
+class ShapeKey:
+    """A tuple of metric names of one run, known to a writer. Immutable.
+
+    Attributes:
+        number: what records hold instead of the names.
+        pack: turns that many floats into the bytes of `Log.values`.
+        floats: `[float] * len(names)`, to compare the types of a call's values with.
+    """
+
+    __slots__ = ("floats", "names", "number", "pack", "rank", "run_id")
+
+    def __init__(self, number: int, run_id: str, rank: int | None, metric_names: tuple[str, ...]) -> None:
+        """Prepare the packer."""
+        self.number = number
+        self.run_id = run_id
+        self.rank = rank
+        self.names = metric_names
+        self.pack = struct.Struct(f"<{len(metric_names)}d").pack
+        self.floats = [float] * len(metric_names)
+
+
+class Shapes:
+    """The shapes of one writer, numbered in the order in which they were first asked for. Thread-safe."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._lock = threading.Lock()
+        self._by_names: dict[tuple[str, tuple[str, ...]], ShapeKey] = {}
+        self._by_number: list[ShapeKey] = []
+
+    def get(self, run_id: str, rank: int | None, metric_names: tuple[str, ...]) -> ShapeKey:
+        """Return the shape of these names, in this order, for a run."""
+        with self._lock:
+            key = self._by_names.get((run_id, metric_names))
+            if key is None:
+                key = ShapeKey(len(self._by_number), run_id, rank, metric_names)
+                self._by_number.append(key)
+                self._by_names[run_id, metric_names] = key
+            return key
+
+    def __getitem__(self, number: int) -> ShapeKey:
+        """Return the shape of a number."""
+        return self._by_number[number]

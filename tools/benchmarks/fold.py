@@ -1,0 +1,132 @@
+"""How fast a fold is: points a second and core, memory, bytes a point, and whether it grows with the store."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import fresh
+import limits
+import stores
+
+DEFAULT_RECORDS: Final = 625_000
+_GROWTH: Final = 10
+
+
+def measure(cache: str, records: int, repeat: int) -> dict[str, Any]:
+    """Return the figures; subjects take turns, each in a fresh process of one thread."""
+    return {
+        "parameters": {"records": records, "points": records * 8, "runs": stores.RUNS, "repeat": repeat},
+        "fold": {kind: _of_kind(cache, kind, records, repeat) for kind in stores.KINDS},
+        "growth": _growth(cache, records, repeat),
+    }
+
+
+def _of_kind(cache: str, kind: str, records: int, repeat: int) -> dict[str, Any]:
+    source = stores.segments(cache, kind, records)
+    rows = limits.prepare_rows(cache, kind, records)
+    found: dict[str, list[dict[str, Any]]] = {"eventlog": [], "limit_rows": [], "limit_columns": [], "compact": []}
+    for _ in range(repeat):
+        with stores.linked_copy(cache, source) as root:
+            found["eventlog"].append(fresh.call("fold", "time_fold", root=root))
+            found["compact"].append(fresh.call("fold", "time_compaction", root=root))
+        for form in ("rows", "columns"):
+            found[f"limit_{form}"].append(fresh.call("limits", f"fold_{form}", path=rows, cache=cache))
+    result = {subject: _medians(each) for subject, each in found.items()}
+    result["times_limit_rows"] = result["eventlog"]["points_per_s"] / result["limit_rows"]["points_per_s"]
+    result["bytes_per_point"] = {
+        "hot": stores.segment_bytes(source) / (records * 8),
+        "after_fold": result["eventlog"]["bytes_per_point"],
+        "after_compaction": result["compact"]["bytes_per_point"],
+        "limit": result["limit_rows"]["bytes_per_point"],
+    }
+    return result
+
+
+def _medians(results: list[dict[str, Any]]) -> dict[str, Any]:
+    return {key: stores.median_of(results, key) for key in results[0]}
+
+
+def _growth(cache: str, records: int, repeat: int) -> dict[str, Any]:
+    """Fold the same new records into a store of one batch and into one of ten."""
+    new = max(records // 10, stores.RUNS)
+    news = stores.segments(cache, "noisy", new, seed=2)
+    bases = {times: stores.snapshot(cache, "noisy", records, times) for times in (1, _GROWTH)}
+    found: dict[int, list[dict[str, Any]]] = {times: [] for times in bases}
+    for _ in range(repeat):
+        for times, base in bases.items():
+            with stores.linked_copy(cache, base, news) as root:
+                found[times].append(fresh.call("fold", "time_fold", root=root))
+    seconds = {times: stores.median_of(each, "wall_s") for times, each in found.items()}
+    return {
+        "new_records": found[1][0]["records"],
+        "snapshot_rows": {str(times): records * times for times in bases},
+        "wall_s": {str(times): value for times, value in seconds.items()},
+        "ratio": seconds[_GROWTH] / seconds[1],
+    }
+
+
+def time_fold(root: str) -> dict[str, float]:
+    """Fold all that is new, in this fresh process."""
+    limits.one_thread()
+    before = stores.metric_bytes(root)
+    resident = fresh.rss_bytes()
+    wall, cpu = time.perf_counter(), time.process_time()
+    folded = stores.fold(root)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    # Each run's start and end are records too, and no points.
+    points = (folded.records - 2 * stores.RUNS) * 8
+    return {
+        "records": folded.records,
+        "points": points,
+        "commits": folded.commits,
+        "wall_s": wall,
+        "cpu_s": cpu,
+        "points_per_s": points / wall,
+        "points_per_cpu_s": points / cpu,
+        "bytes_per_point": (stores.metric_bytes(root) - before) / points,
+        "peak_rss_mib": fresh.peak_rss_bytes() / 2**20,
+        "rss_before_mib": resident / 2**20,
+    }
+
+
+def time_compaction(root: str) -> dict[str, float]:
+    """Merge all files of each table into one, in this fresh process."""
+    limits.one_thread()
+    wall, cpu = time.perf_counter(), time.process_time()
+    stores.compact_all(root)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    rows = stores.metric_rows(root)
+    return {
+        "rows": rows,
+        "wall_s": wall,
+        "cpu_s": cpu,
+        "points_per_s": rows * 8 / wall,
+        "bytes_per_point": stores.metric_bytes(root) / (rows * 8),
+        "peak_rss_mib": fresh.peak_rss_bytes() / 2**20,
+    }
+
+
+def table(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the figures for people: what, eventlog's, and the limit's."""
+    lines: list[tuple[str, str, str]] = []
+    for kind, figures in found["fold"].items():
+        ours, rows, columns, merged = (figures[name] for name in ("eventlog", "limit_rows", "limit_columns", "compact"))
+        size = figures["bytes_per_point"]
+        lines += [
+            (f"[bold]{kind}[/]: fold, M points/s", f"{ours['points_per_s'] / 1e6:.1f}", ""),
+            ("  limit: rows decoded one by one", "", f"{rows['points_per_s'] / 1e6:.1f}"),
+            ("  limit: packed columns", "", f"{columns['points_per_s'] / 1e6:.1f}"),
+            ("  M points per second of CPU", f"{ours['points_per_cpu_s'] / 1e6:.1f}", ""),
+            ("  peak memory MiB", f"{ours['peak_rss_mib']:.0f}", f"{rows['peak_rss_mib']:.0f}"),
+            ("  compaction, M points/s", f"{merged['points_per_s'] / 1e6:.1f}", ""),
+            ("  compaction, peak memory MiB", f"{merged['peak_rss_mib']:.0f}", ""),
+            ("  bytes/point hot", f"{size['hot']:.2f}", ""),
+            ("  bytes/point after the fold", f"{size['after_fold']:.2f}", f"{size['limit']:.2f}"),
+            ("  bytes/point after compaction", f"{size['after_compaction']:.2f}", ""),
+        ]
+    growth = found["growth"]
+    for times, seconds in growth["wall_s"].items():
+        rows_text = f"{growth['snapshot_rows'][times]:,}"
+        lines.append((f"fold {growth['new_records']:,} new records into {rows_text} rows, s", f"{seconds:.3f}", ""))
+    return [*lines, ("  times as long in the larger store", f"{growth['ratio']:.2f}", "1")]
