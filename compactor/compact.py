@@ -102,7 +102,7 @@ class _Merging:
             columns = []
         self._schema = arrow.table_schema(self._table, columns)
         self._columns = columns
-        self._writer = parquet.Writer(fs, root, project, self._table, self._schema, version)
+        self._writer = parquet.Writer(fs, root, project, self._table, self._schema, version, self._level)
         self._pieces: list[Piece] = []
         self._pending: list[pa.Table] = []
         self._pending_rows = 0

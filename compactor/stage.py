@@ -79,7 +79,7 @@ def stage_parts(fs: Fs, root: str, project: str, parts: Iterable[RunPart], versi
         OSError: as the file system raises it; what was written is removed.
     """
     table = arrow.parts_to_table(parts)
-    writer = parquet.Writer(fs, root, project, "runs", table.schema, version)
+    writer = parquet.Writer(fs, root, project, "runs", table.schema, version, level)
     try:
         writer.write(table)
         size, digest = writer.finish(())

@@ -108,7 +108,7 @@ def encode_dictionary(values: Sequence[str], counts: Sequence[int]) -> pa.Dictio
     distinct = sorted(set(values))
     code = {value: index for index, value in enumerate(distinct)}
     codes = np.repeat(np.array([code[value] for value in values], np.int32), np.array(counts, np.int64))
-    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(distinct, pa.string()))
+    return pa.DictionaryArray.from_arrays(from_numpy(codes), pa.array(distinct, pa.string()))
 
 
 def blocks_to_rows(table: str, blocks: Sequence[Block]) -> Rows:
@@ -164,8 +164,8 @@ def _fill(table: str, rows: int, columns: list[str], groups: list[tuple[list[Blo
                 floats[column][place] = block.values[:, index]
                 missing[column][place] = False
     arrays = {
-        "_seq": pa.array(seq),
-        "_time": pa.array(time_ns).view(TIME),
+        "_seq": from_numpy(seq),
+        "_time": from_numpy(time_ns, kind=TIME),
         "_rank": _masked(rank, no_rank),
     }
     if table == "metrics":
@@ -176,7 +176,24 @@ def _fill(table: str, rows: int, columns: list[str], groups: list[tuple[list[Blo
 
 
 def _masked(values: np.ndarray[Any, Any], missing: np.ndarray[Any, Any]) -> pa.Array:
-    return pa.array(values, mask=missing if missing.any() else None)
+    return from_numpy(values, ~missing if missing.any() else None)
+
+
+def from_numpy(
+    values: np.ndarray[Any, Any], valid: np.ndarray[Any, Any] | None = None, kind: pa.DataType | None = None
+) -> pa.Array:
+    """Return an array over the memory of a numpy array of numbers; NaN stays NaN.
+
+    Unlike `pa.array`, it never imports pandas to see whether it was given something of pandas'.
+
+    Args:
+        values: contiguous.
+        valid: False where the result is null.
+        kind: the type of the result, of the same width; default that of `values`.
+    """
+    bitmap = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    kind = kind or pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [bitmap, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def _places(blocks: list[Block], start: int, order: Any) -> list[Any]:

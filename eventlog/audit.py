@@ -122,6 +122,7 @@ class Audit:
         self._say = say
         self._name_blobs = name_blobs
         self._whole = True
+        self._claimed = RunParts()
         self.writers: dict[str, Folded] = {}
         self.checksums: dict[str, int] = dict.fromkeys(_TABLES, 0)
         self.recount = Recount()
@@ -132,41 +133,48 @@ class Audit:
         Raises:
             OSError: a file is there but cannot be read.
         """
-        claimed = RunParts()
         for number, file in enumerate(self._manifest.files):
             path = os.path.join(self._base, file.path)
             where = os.path.relpath(path, self._root)
             progress(where)
             try:
-                self._check_bytes(file, path, where)
-                reader = parquet.DataFileReader(self._fs, path)
-                if file.table == "runs":
-                    self._read_runs(file, where, reader, claimed)
-                else:
-                    _FileAudit(self, number, file, where, reader).run()
+                self._whole = self._check_bytes(file, path, where) and self._read(number, file, where) and self._whole
             except FileNotFoundError:
                 self._whole = False
                 self._say("file_missing", where, f"the manifest names it, with {file.rows} rows, and it is not there")
-            except DataError as error:
-                self._whole = False
-                self._say("file_changed", where, error.reason)
         if self._whole:
-            for run_id, text in self.recount.compare(claimed).items():
+            for run_id, text in self.recount.compare(self._claimed).items():
                 self._say("runs_wrong", f"run {run_id}" if run_id else "records of no run", text)
 
-    def _check_bytes(self, file: DataFile, path: str, where: str) -> None:
+    def _check_bytes(self, file: DataFile, path: str, where: str) -> bool:
+        """Say whether the bytes are those that were published; nothing else is parsed."""
         size = self._fs.size(path)
         if size != file.size_bytes:
             self._say("file_changed", where, f"has {size} bytes, the manifest says {file.size_bytes}")
         elif parquet.sha256(self._fs, path) != file.sha256:
             self._say("file_changed", where, "its bytes do not match the SHA-256 in the manifest")
+        else:
+            return True
+        return False
 
-    def _read_runs(self, file: DataFile, where: str, reader: parquet.DataFileReader, claimed: RunParts) -> None:
+    def _read(self, number: int, file: DataFile, where: str) -> bool:
+        try:
+            reader = parquet.DataFileReader(self._fs, os.path.join(self._base, file.path))
+            if file.table == "runs":
+                self._read_runs(file, where, reader)
+            else:
+                _FileAudit(self, number, file, where, reader).run()
+        except DataError as error:
+            self._say("file_changed", where, error.reason)
+            return False
+        return True
+
+    def _read_runs(self, file: DataFile, where: str, reader: parquet.DataFileReader) -> None:
         parts = arrow.table_to_parts(reader.read(None))
         if len(parts) != file.rows:
             self._say("rows_wrong", where, f"has {len(parts)} rows, the manifest says {file.rows}")
         for part in parts:
-            claimed.add(part)
+            self._claimed.add(part)
 
     def take(self, table: str, number: int, piece: Piece, rows: pa.Table) -> None:
         """Take in the rows of one piece within one row group of the file of this number in the manifest."""

@@ -93,8 +93,20 @@ class _Sink:
 class Writer:
     """Stages one parquet file, row group by row group; durable under its final name after `finish`. Not thread-safe."""
 
-    def __init__(self, fs: Fs, root: str, project: str, table: str, schema: pa.Schema, version: int) -> None:
+    def __init__(
+        self, fs: Fs, root: str, project: str, table: str, schema: pa.Schema, version: int, level: int = 0
+    ) -> None:
         """Create the file.
+
+        Args:
+            fs: the file system.
+            root: the store.
+            project: the project.
+            table: metrics, system, events or runs.
+            schema: of the rows.
+            version: that it is staged for.
+            level: of the file. Level 0 is written fast, for it will soon be merged; from level 1 on files are
+                smaller, and chunked by content, so that uploads of merged files share what they have in common.
 
         Raises:
             OSError: as the file system raises it.
@@ -109,7 +121,7 @@ class Writer:
         self._fd = fs.create(self._full_path)
         self._sink = _Sink(fs, self._fd)
         self._file = pa.PythonFile(self._sink, mode="w")
-        self._writer = pq.ParquetWriter(self._file, schema, **_options(table, schema))
+        self._writer = pq.ParquetWriter(self._file, schema, **_options(table, schema, level))
         self.rows = 0
 
     def write(self, table: pa.Table) -> None:
@@ -155,7 +167,7 @@ def sync_directories(fs: Fs, root: str, project: str, tables: set[str]) -> None:
         fs.sync_dir(os.path.join(names.snapshot_dir(root, project), "data", table))
 
 
-def _options(table: str, schema: pa.Schema) -> dict[str, Any]:
+def _options(table: str, schema: pa.Schema, level: int) -> dict[str, Any]:
     delta = [name for name in ("_step", "_time", "_seq") if name in schema.names]
     encoding = dict.fromkeys(delta, "DELTA_BINARY_PACKED")
     dictionary: list[str] | bool = [n for n in ("_run_id", "_writer", "_rank", "kind", "name") if n in schema.names]
@@ -163,12 +175,12 @@ def _options(table: str, schema: pa.Schema) -> dict[str, Any]:
         encoding |= dict.fromkeys(arrow.metric_columns(table, schema), "BYTE_STREAM_SPLIT")
     return {
         "compression": "zstd",
-        "compression_level": 1,
+        "compression_level": 3 if level else 1,
         "use_dictionary": dictionary or False,
         "column_encoding": encoding or None,
         "write_page_index": True,
         "write_page_checksum": True,
-        "use_content_defined_chunking": True,
+        "use_content_defined_chunking": level > 0,
         "data_page_version": "2.0",
         "version": "2.6",
     }

@@ -104,20 +104,21 @@ class Run:
         """
         if not alive_page[0]:
             after_fork_in_child()
-        writer = self._writer
         try:
             shape = self._known.get((*data,))
         except TypeError:
             raise UsageError(f"log() takes a dict of names and values, not {type(data).__name__}") from None
-        if shape is not None and (step is None or type(step) is int) and type(data) is dict:
-            numbers = data.values()
-            if [*map(type, numbers)] == shape.floats:
-                with writer.lock:
-                    number = self._step if step is None else step
-                    if _MIN_STEP <= number <= _MAX_STEP:
-                        self._step = number + 1
-                        writer.log(shape, number, shape.pack(*numbers))
-                        return
+        if shape is not None and type(data) is dict and [*map(type, data.values())] == shape.floats:
+            if type(step) is int and _MIN_STEP <= step <= _MAX_STEP:
+                self._step = step + 1
+                self._writer.log(shape, step, shape.pack(*data.values()))
+                return
+            if step is None:
+                with self._writer.lock:
+                    number = self._step
+                    self._step = number + 1
+                    self._writer.log(shape, number, shape.pack(*data.values()))
+                return
         self._log_any(data, step)
 
     def _log_any(self, data: Mapping[str, Any], step: Any) -> None:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _NOTHING: Final[frozenset[int]] = frozenset()
 _SPACE_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT)
-_encode_log: Final = schema.encode
+_encode: Final = schema.encode
+_LOG: Final = schema.kind_number(Log)
 _pack_header: Final = frame.pack_header
 _pack_length_seq: Final = frame.pack_length_seq
 
@@ -68,6 +69,7 @@ class Writer:
         self.config = config or WriterConfig()
         self._fs = fs
         self._write = fs.write
+        self._roll_at_bytes = self.config.segment_bytes
         self.time_ns = time_ns
         self._losses = Losses()
         self.on_sealed: Callable[[str], None] | None = None
@@ -135,33 +137,32 @@ class Writer:
             UsageError: the writer is closed, or the record is too large.
         """
         with self.lock:
-            record = Log(self.time_ns(), step, shape.number, values, others)
-            if shape.number not in self._ready or self._busy:
-                return self._append_slowly(record, shape.number)
+            number = shape.number
+            if number not in self._ready or self._busy:
+                return self._append_slowly(Log(self.time_ns(), step, number, values, others), number)
             open_segment = self._segment
-            if open_segment is None:
-                return self._append_slowly(record, shape.number)
             self._busy = True
             try:
-                payload = _encode_log(record)
+                # The same bytes as those of a Log, without making one.
+                payload = _encode((_LOG, self.time_ns(), step, number, values, others))
                 length = len(payload)
-                offset, seq = open_segment.state
+                offset, seq = open_segment.state  # type: ignore[union-attr]  # what is ready is announced in it
                 start = crc32(_pack_length_seq(length, seq))
                 data = _pack_header(crc32(payload, start), start & 0xFFFF, length, seq) + payload
-                if self._write(open_segment.fd, data) != len(data):
-                    return self._append_after_failure(record, shape.number)
-                end = offset + len(data)
-                open_segment.state = (end, seq + 1)
+                if self._write(open_segment.fd, data) != len(data):  # type: ignore[union-attr]
+                    return self._append_after_failure(payload, number)
+                offset += len(data)
+                open_segment.state = (offset, seq + 1)  # type: ignore[union-attr]
             except OSError:
-                return self._append_after_failure(record, shape.number)
+                return self._append_after_failure(payload, number)
             except BaseException:
-                self._undo(open_segment)
+                self._undo(open_segment)  # type: ignore[arg-type]
                 raise
             finally:
                 self._busy = False
                 if self._deferred:
                     self._catch_up()
-            if end >= self.config.segment_bytes:
+            if offset >= self._roll_at_bytes:
                 self._ask_for_roll()
             return True
 
@@ -212,11 +213,11 @@ class Writer:
             else:
                 self._append_slowly(record, record.shape if isinstance(record, Log | schema.System) else None)
 
-    def _append_after_failure(self, record: schema.Record, shape: int) -> bool:
+    def _append_after_failure(self, payload: bytes, shape: int) -> bool:
         """Undo a failed or short write of `log`, then try the careful way."""
         if self._segment is not None:
             self._undo(self._segment)
-        return self._try_append(schema.encode(record), shape)
+        return self._try_append(payload, shape)
 
     def _undo(self, open_segment: OpenSegment) -> None:
         """Remove an append that was interrupted; where that fails, leave the segment, so that no seq is used twice."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 import msgspec
 import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -23,7 +24,7 @@ from eventlog.store import Store, open_store
 from eventlog.verify import verify
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
-_SPARK_WIDTH: Final = 48
+_SPARK_WIDTH: Final = 32
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,13 +209,13 @@ def reading_lines(root: str) -> list[str]:
     """Return three lines of Python that read the store with pyarrow, as they can be pasted."""
     return [
         "from eventlog.store import open_store",
-        f"table = open_store({root!r}).dataset({recorded.PROJECT!r}).to_table()  # a pyarrow.Table",
+        f"table = open_store({root!r}).metrics({recorded.PROJECT!r})  # a pyarrow.Table",
         "print(table.group_by('_run_id').aggregate([('loss', 'count'), ('loss', 'min')]).to_pylist())",
     ]
 
 
 def _print(console: Console, outcome: Outcome) -> None:
-    account = Table(title="eventlog.verify says", title_justify="left", show_header=False)
+    account = Table(title="eventlog.verify says", title_justify="left", show_header=False, box=SIMPLE)
     account.add_row("records logged", f"{outcome.records:,}")
     account.add_row("in the snapshot", f"{outcome.folded:,}")
     account.add_row("in the tail", f"{outcome.tail:,}")
@@ -223,13 +224,13 @@ def _print(console: Console, outcome: Outcome) -> None:
         if number or name in ("lost", "doubled"):
             account.add_row(name, Text(f"{number:,}", style="bold red" if number else "bold green"))
     console.print(account)
-    runs = Table(title="read back and compared, bit for bit", title_justify="left")
-    for column in ("run", "calls", "values", "equal", "loss", "", ""):
+    runs = Table(title="read back and compared, bit for bit", title_justify="left", box=SIMPLE)
+    for column in ("run", "calls", "values", "equal", "loss"):
         runs.add_column(column, no_wrap=True)
     for item in outcome.runs:
         equal = Text("all", style="bold green") if not item.differences else Text("NO", style="bold red")
-        first, last = f"{item.first_loss:.3f}", f"{item.last_loss:.3f}"
-        runs.add_row(item.name, f"{item.rows:,}", f"{item.values:,}", equal, first, item.sparkline, last)
+        loss = f"{item.first_loss:.3f} {item.sparkline} {item.last_loss:.3f}"
+        runs.add_row(item.name, f"{item.rows:,}", f"{item.values:,}", equal, loss)
     console.print(runs)
     for problem in outcome.problems:
         console.print(Text(problem, style="red"))

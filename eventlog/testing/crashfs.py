@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno as codes
 import io
+import itertools
 import os
 import threading
 import time
@@ -46,7 +47,6 @@ class CrashFs:
         self._time_ns = time_ns
         self._disk = Disk()
         self._handles: dict[int, _Handle] = {}
-        self._next_fd = _FIRST_FD
         self._faults = Faults()
         self._ignored: frozenset[str] = frozenset()
         self._lock = threading.RLock()
@@ -55,6 +55,17 @@ class CrashFs:
     def operations(self) -> list[Operation]:
         """Every change that was begun so far, in order."""
         return self._faults.operations
+
+    @property
+    def stopped_at(self) -> Operation | None:
+        """The change at which the process was stopped, or None."""
+        return self._faults.stopped_at
+
+    @property
+    def open_paths(self) -> list[str]:
+        """The files that descriptors are open on; a number is free again once its descriptor is closed, as on Linux."""
+        with self._lock:
+            return sorted(handle.path for handle in self._handles.values())
 
     def after_crash(self, mode: CrashMode = "lost", *, seed: int | None = None) -> CrashFs:
         """Return the disk as a new process finds it; this one stays as it is.
@@ -68,10 +79,10 @@ class CrashFs:
             seed: choose by this number which un-synced changes of names a power loss keeps, and where it
                 cuts; None keeps all of them, or none with "lost".
         """
+        other = CrashFs(time_ns=self._time_ns)
         with self._lock:
-            other = CrashFs(time_ns=self._time_ns)
             other._disk = self._disk.after_kill() if mode == "kept" else self._disk.after_power_loss(mode, seed)
-            return other
+        return other
 
     def stop_after(self, operations: int, *, half_written: bool = False) -> None:
         """Raise `Stopped` at the n-th change from now on, which is not done any more, and at every one after it.
@@ -98,6 +109,16 @@ class CrashFs:
         with self._lock:
             self._faults.add(op, errno, count, short_write_bytes, where)
 
+    def fail_at(self, operations: int, errno: int) -> None:
+        """Make the n-th change from now on fail, once.
+
+        Args:
+            operations: n, from 1.
+            errno: of the OSError that is raised.
+        """
+        with self._lock:
+            self._faults.fail_at(operations, errno)
+
     def heal(self) -> None:
         """Forget the faults that are still to come; what failed syncs lost stays lost."""
         with self._lock:
@@ -117,9 +138,9 @@ class CrashFs:
                 raise refusal(codes.EEXIST, path)
             file = File(self._time_ns())
             self._disk.change(Step(directory, name, file))
-            self._next_fd += 1
-            self._handles[self._next_fd] = _Handle(file, path)
-            return self._next_fd
+            fd = next(number for number in itertools.count(_FIRST_FD) if number not in self._handles)
+            self._handles[fd] = _Handle(file, path)
+            return fd
 
     def write(self, fd: int, data: Buffer, /) -> int:
         """Append bytes; return how many were taken."""
@@ -194,6 +215,8 @@ class CrashFs:
             (old, old_name), (new, new_name) = self._disk.parent(source), self._disk.parent(target)
             if isinstance(node, Directory) or isinstance(new.names.get(new_name), Directory):
                 raise refusal(codes.EISDIR, target)
+            if new.names.get(new_name) is node:
+                return  # two names of one file: POSIX leaves both
             self._disk.change(Step(old, old_name, None), Step(new, new_name, node))
             for handle in self._handles.values():
                 if handle.file is node:
@@ -230,13 +253,18 @@ class CrashFs:
             self._disk.change(Step(directory, name, None))
 
     def make_dirs(self, path: str) -> None:
-        """Create what is missing from the top down, syncing each parent."""
+        """Create what is missing from the top down, syncing each parent.
+
+        The lowest directory that is there may have been made by a process that was killed before it synced, so
+        its parent is synced too.
+        """
         with self._lock:
             missing: list[str] = []
             probe = os.path.abspath(path)
             while self._disk.find(probe) is None:
                 missing.append(probe)
                 probe = os.path.dirname(probe)
+            self.sync_dir(os.path.dirname(probe))
             for made in reversed(missing):
                 self._faults.begin("mkdir", made)
                 directory, name = self._disk.parent(made)

@@ -39,14 +39,17 @@ class Faults:
 
     Attributes:
         operations: every change that was begun, in order.
+        stopped_at: the change that was the first not to be done any more.
     """
 
     def __init__(self) -> None:
         """Start without any trouble."""
         self.operations: list[Operation] = []
+        self.stopped_at: Operation | None = None
         self._left: int | None = None
         self._half_written = False
         self._faults: list[_Fault] = []
+        self._fail_at: dict[int, int] = {}
 
     def stop_after(self, operations: int, *, half_written: bool) -> None:
         """See `CrashFs.stop_after`."""
@@ -57,9 +60,14 @@ class Faults:
         """See `CrashFs.fail_next`."""
         self._faults.append(_Fault(op, errno, count, short_write_bytes, where))
 
+    def fail_at(self, operations: int, errno: int) -> None:
+        """See `CrashFs.fail_at`."""
+        self._fail_at[len(self.operations) + operations] = errno
+
     def heal(self) -> None:
         """Forget the failures that are still to come."""
         self._faults.clear()
+        self._fail_at.clear()
 
     def takes_half(self) -> bool:
         """Say, once, whether the write that comes is the one that a stop cuts in half."""
@@ -77,10 +85,14 @@ class Faults:
         """
         if name in MUTATING:
             if self._left == 0:
+                self.stopped_at = self.stopped_at or Operation(name, path)
                 raise Stopped(f"{name} {path}")
             if self._left is not None:
                 self._left -= 1
             self.operations.append(Operation(name, path))
+            errno = self._fail_at.pop(len(self.operations), None)
+            if errno is not None:
+                raise OSError(errno, os.strerror(errno), path)
         for fault in self._faults:
             if fault.hits(name, path):
                 return _strike(fault, path)

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from eventlog import schema, values
 from eventlog.blobs import BlobStore
 from eventlog.config import WriterConfig
-from eventlog.errors import DurabilityUnknownError
+from eventlog.errors import DurabilityUnknownError, StorageError
 from eventlog.fs import Fs
 from eventlog.writer import Writer
 
@@ -130,7 +130,7 @@ def _noting_sync(writer: Writer, sync: Callable[[], None], progress: Progress) -
     reached = writer.next_seq - 1
     try:
         sync()
-    except DurabilityUnknownError:
+    except (DurabilityUnknownError, StorageError):
         progress.doubtful += 1
     else:
         progress.synced_seq = reached

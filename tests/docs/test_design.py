@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DESIGN = (ROOT / "eventlog" / "DESIGN.md").read_text(encoding="utf-8")
-NUMBERS = [int(number) for number in re.findall(r"^(\d+)\. \S", DESIGN.split("## Invariants")[1].split("\n## ")[0], re.M)]
+NUMBERS = [
+    int(number) for number in re.findall(r"^(\d+)\. \S", DESIGN.split("## Invariants")[1].split("\n## ")[0], re.M)
+]
 
 
 def marked_tests() -> dict[int, list[str]]:

@@ -27,9 +27,13 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path):
     assert len(read) == 3
     script.write_text("\n".join([log, fold, *read]), encoding="utf-8")
     env = {key: value for key, value in os.environ.items() if not key.startswith("EVENTLOG_")}
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert "'min': 0.01" in done.stdout.replace("<pyarrow.StructScalar: [(", "").replace(")]>", "").replace("'min', ", "'min': ")
+    assert "'min': 0.01" in done.stdout.replace("<pyarrow.StructScalar: [(", "").replace(")]>", "").replace(
+        "'min', ", "'min': "
+    )
 
 
 @pytest.mark.parametrize("line", [line for block in blocks("console") for line in block.splitlines()])
@@ -42,9 +46,7 @@ def test_every_command_that_readme_shows_exists(line):
         return
     verb = words[0]
     options = [word for word in words if word.startswith("--")]
-    done = subprocess.run(
-        [sys.executable, "-m", program, verb, "--help"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", program, verb, "--help"], capture_output=True, text=True, check=True)
     for option in options:
         assert option in done.stdout
 

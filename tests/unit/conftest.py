@@ -1,4 +1,4 @@
-"""What the unit tests share: runs that end with their test, and a store read back by the plain and by the fast reader."""
+"""What the unit tests share: runs that end with their test, and stores read back by both readers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 import eventlog
-from eventlog import config, errors, fs, names, run as runs, schema, segment, session, tail
+from eventlog import config, errors, fs, names, schema, segment, session, tail
+from eventlog import run as runs
 from eventlog.columns import Batch
 from eventlog.fs import LOCAL
 from eventlog.manifest import Watermark
@@ -101,9 +102,7 @@ class Back:
                     step, others = getattr(record, "step", None), getattr(record, "others", None)
                     named = dict(zip(shape.names, numbers, strict=True))
                     found.append(
-                        Call(
-                            writer_id, item.seq, shape.run_id, shape.rank, step, named, others or {}, record.time_ns
-                        )
+                        Call(writer_id, item.seq, shape.run_id, shape.rank, step, named, others or {}, record.time_ns)
                     )
         return found
 

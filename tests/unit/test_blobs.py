@@ -60,7 +60,7 @@ def test_a_blob_is_synced_before_it_has_its_name_and_the_name_after(store: str, 
 
 
 def test_a_failed_put_leaves_nothing_behind(store: str, faulty: Any):
-    def fail(fd: int, data: bytes) -> None:
+    def fail(_fd: int, _data: bytes) -> None:
         raise OSError(28, "full")
 
     faulty.before_write = fail

@@ -31,7 +31,9 @@ def test_a_branch_with_a_loose_ref(tmp_path: Any):
 
 def test_a_branch_with_a_packed_ref(tmp_path: Any):
     inside = checkout(tmp_path, "ref: refs/heads/main")
-    (tmp_path / ".git/packed-refs").write_text(f"# pack-refs\n{'f' * 40} refs/heads/not-main\n{COMMIT} refs/heads/main\n")
+    (tmp_path / ".git/packed-refs").write_text(
+        f"# pack-refs\n{'f' * 40} refs/heads/not-main\n{COMMIT} refs/heads/main\n"
+    )
     assert facts.git(inside) == {"commit": COMMIT, "branch": "main"}
 
 

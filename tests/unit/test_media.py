@@ -91,7 +91,9 @@ def test_a_table_keeps_columns_and_rows(blobs: BlobStore):
     assert kept(Table(), blobs) == {"_type": "table", "columns": [], "data": []}
 
 
-@pytest.mark.parametrize("frame", [pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), pl.DataFrame({"a": [1, 2], "b": ["x", "y"]})])
+@pytest.mark.parametrize(
+    "frame", [pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), pl.DataFrame({"a": [1, 2], "b": ["x", "y"]})]
+)
 def test_a_table_takes_data_frames(blobs: BlobStore, frame: Any):
     expected = {"_type": "table", "columns": ["a", "b"], "data": [[1, "x"], [2, "y"]]}
     assert kept(Table(dataframe=frame), blobs) == expected

@@ -72,7 +72,9 @@ def test_a_container_on_an_overlay_is_suitable():
 
 
 def test_the_mount_on_top_of_another_counts():
-    text = "1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / /mnt/a rw - ext4 /dev/sdb rw\n3 2 0:3 / /mnt/a rw - nfs s:/ rw\n"
+    text = (
+        "1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / /mnt/a rw - ext4 /dev/sdb rw\n3 2 0:3 / /mnt/a rw - nfs s:/ rw\n"
+    )
     assert unsuitable_mount("/mnt/a/x", text) == "nfs"
 
 

@@ -14,7 +14,24 @@ DIGEST = "0123456789abcdef" * 4
 
 @pytest.mark.parametrize(
     "project",
-    ["demo", "A b", "ü/ö", "..", ".", ".hidden", "end.", "a.b", "100%", "%41", "con", "Con.txt", "COM1", "COMX", "\0\n", "🙂" * 10],
+    [
+        "demo",
+        "A b",
+        "ü/ö",
+        "..",
+        ".",
+        ".hidden",
+        "end.",
+        "a.b",
+        "100%",
+        "%41",
+        "con",
+        "Con.txt",
+        "COM1",
+        "COMX",
+        "\0\n",
+        "🙂" * 10,
+    ],
 )
 def test_project_names_come_back_and_are_inert(project: str):
     encoded = names.encode_name(project)
@@ -72,7 +89,9 @@ def test_segment_names_come_back_and_sort():
     ]
 
 
-@pytest.mark.parametrize("name", ["1.seg", "00000001.tmp", "00000001.seg~", "00000001.segs", ".00000001.seg", "00000001"])
+@pytest.mark.parametrize(
+    "name", ["1.seg", "00000001.tmp", "00000001.seg~", "00000001.segs", ".00000001.seg", "00000001"]
+)
 def test_other_files_are_no_segments(name: str):
     assert names.parse_segment_name(name) is None
 

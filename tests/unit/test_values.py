@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import enum
 import math
 import os
@@ -144,7 +144,7 @@ def test_an_integer_beyond_float64_is_kept_exactly_and_not_charted(blobs: BlobSt
         ([{"a": {"b": 1}}], [{"a": {"b": 1}}]),
         ([{1: 2}], [{"1": 2}]),
         (enum.Enum("E", {"A": "a"}).A, "a"),
-        (datetime.date(2024, 1, 2), "2024-01-02"),
+        (dt.date(2024, 1, 2), "2024-01-02"),
         (uuid.UUID(int=1), str(uuid.UUID(int=1))),
         (2**70, None),
     ],
@@ -201,7 +201,17 @@ def test_keys_that_are_no_text_become_text(blobs: BlobStore):
 
 @pytest.mark.parametrize(
     "bad",
-    [object(), {1: object()}, [object()], 1j, "\ud800", ["\ud800"], [{"\ud800": 1}], len, TorchLike([1.0, 2.0], 0).item],
+    [
+        object(),
+        {1: object()},
+        [object()],
+        1j,
+        "\ud800",
+        ["\ud800"],
+        [{"\ud800": 1}],
+        len,
+        TorchLike([1.0, 2.0], 0).item,
+    ],
     ids=lambda value: type(value).__name__ + repr(value)[:12],
 )
 def test_what_cannot_be_kept_is_named_and_the_rest_is_kept(blobs: BlobStore, bad: Any):
@@ -262,7 +272,7 @@ def test_large_values_become_blobs_of_json(blobs: BlobStore, store: str):
 
 
 def test_a_blob_that_cannot_be_written_is_a_problem_and_no_error(store: str, faulty: Any):
-    def fail(fd: int, data: bytes) -> None:
+    def fail(_fd: int, _data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     faulty.before_write = fail
@@ -287,7 +297,7 @@ JSON_CASES: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "text"), JSON_CASES, ids=lambda value: repr(value))
+@pytest.mark.parametrize(("value", "text"), JSON_CASES, ids=repr)
 def test_json_is_lossless(value: Any, text: str):
     assert values.to_json(value).decode() == text
     back = values.from_json(text)

@@ -96,7 +96,7 @@ class Subjects:
 
     def read_duckdb(self) -> pa.Table:
         """Ask duckdb the same of the same files."""
-        return self.duck.execute(_QUERY, [self.paths, self.run_id]).to_arrow_table()
+        return self.duck.sql(_QUERY, params=[self.paths, self.run_id]).to_arrow_table()
 
 
 def time_warm(root: str) -> dict[str, Any]:
@@ -128,7 +128,7 @@ _PROCESSES: Final = {
     ),
     "duckdb": (
         "import duckdb, pyarrow",
-        "duckdb.execute({query!r}, [{paths!r}, {run!r}]).to_arrow_table()",
+        "duckdb.sql({query!r}, params=[{paths!r}, {run!r}]).to_arrow_table()",
     ),
 }
 _SCRIPT: Final = """

@@ -60,13 +60,13 @@ class Clock:
         return self._now
 
 
-def write_runs(root: str, kind: str, records: int, seed: int) -> None:
+def write_runs(root: str, kind: str, records: int, seed: int, runs: int = RUNS) -> None:
     """Log so many records, shared out evenly among the runs, each by a writer of its own."""
     settings = WriterConfig(sync_interval_s=None)
-    for index in range(RUNS):
+    for index in range(runs):
         info = RunInfo(project=PROJECT, run_id=names.new_id(), name=f"run-{seed}-{index:02d}")
         run = Run(root, info, config=settings, time_ns=Clock(seed + index))
-        for step, values in enumerate(rows_of(kind, records // RUNS, seed * 1000 + index)):
+        for step, values in enumerate(rows_of(kind, records // runs, seed * 1000 + index)):
             run.log(dict(zip(METRICS, values, strict=True)), step)
         run.finish()
 
@@ -104,6 +104,11 @@ def metric_bytes(root: str) -> int:
     """Return the size of the snapshot's files of metrics."""
     manifest, _ = manifests.load_newest(LOCAL, root, PROJECT)
     return sum(file.size_bytes for file in manifest.of_table("metrics"))
+
+
+def metric_files(root: str) -> int:
+    """Return how many files of metrics the snapshot has."""
+    return len(manifests.load_newest(LOCAL, root, PROJECT)[0].of_table("metrics"))
 
 
 def metric_rows(root: str) -> int:

@@ -1,0 +1,66 @@
+"""The `eventlog` group: which command is in which module, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any, Final
+
+import click
+
+from eventlog import __version__
+from eventlog.errors import EventLogError
+
+_MODULES: Final = {
+    "admin": "eventlog.commands.changing",
+    "curve": "eventlog.commands.reading",
+    "demo": "eventlog.demo",
+    "export": "eventlog.commands.copying",
+    "inspect": "eventlog.commands.checking",
+    "projects": "eventlog.commands.reading",
+    "runs": "eventlog.commands.reading",
+    "ship": "eventlog.commands.copying",
+    "tail": "eventlog.commands.following",
+    "verify": "eventlog.commands.checking",
+}
+
+
+class _Group(click.Group):
+    """Imports a command's module when the command is needed: `--version` costs no pyarrow."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands whose modules are installed."""
+        del ctx
+        return [name for name, module in _MODULES.items() if importlib.util.find_spec(module) is not None]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = getattr(importlib.import_module(_MODULES[cmd_name]), cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error that it raised on purpose is one line on stderr and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (EventLogError, OSError) as error:
+            click.echo(f"eventlog: {_one_line(error)}", err=True)
+            ctx.exit(2)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="eventlog")
+def cli() -> None:
+    """Read, check and copy an eventlog store. STORE is its directory.
+
+    Exit codes: 0 all is well, 1 `verify` or `inspect` found something, 2 a wrong call or an environment that refused.
+    """
