@@ -8,8 +8,9 @@ from compactor.commit import StagedFile
 from compactor.grouping import share_files
 from eventlog import arrow, names, parquet
 from eventlog.checksum import MASK, event_hash
-from eventlog.columns import Batch, Block, block_checksum
+from eventlog.columns import Batch, block_checksum
 from eventlog.fs import Fs
+from eventlog.gather import Block
 from eventlog.manifest import DataFile
 from eventlog.runs import RunPart
 

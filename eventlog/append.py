@@ -78,12 +78,29 @@ class OpenSegment:
         Raises:
             OSError: nothing was appended.
         """
+        before = self.state
         try:
             write_all(self._fs, self.fd, data)
-            self.state = (self.state[0] + len(data), self.state[1] + records)
-        except BaseException:
+            self.state = (before[0] + len(data), before[1] + records)
+        except OSError:
             self.cut_back()
             raise
+        except BaseException:
+            if self.state == before:
+                self.settle(data, records)
+            raise
+
+    def settle(self, data: bytes, records: int) -> None:
+        """After an interrupt, keep `data` if all of it is in the file, for a reader may have seen it; else cut back.
+
+        Raises:
+            OSError: the file cannot be asked or cut back; the caller rolls.
+        """
+        offset, seq = self.state
+        if data and self._fs.size(self.path) >= offset + len(data):
+            self.state = (offset + len(data), seq + records)
+        else:
+            self.cut_back()
 
     def cut_back(self) -> None:
         """Remove what a failed or interrupted write left behind.

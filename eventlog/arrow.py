@@ -9,8 +9,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from eventlog.columns import Block, EventRow
+from eventlog.columns import EventRow
+from eventlog.gather import Block
 from eventlog.runs import RunPart, Stat
+from eventlog.values import from_json, to_json
 
 TIME: Final = pa.timestamp("ns", tz="UTC")
 DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
@@ -250,7 +252,7 @@ def parts_to_table(parts: Iterable[RunPart]) -> pa.Table:
     for field in ("count", "nans", "total", "min", "min_step", "max", "max_step", "first", "last"):
         columns[field] = [getattr(stat, field) for _, stat in stats]
     children = pa.StructArray.from_arrays([pa.array(columns[f.name], f.type) for f in _STAT], fields=list(_STAT))
-    texts = [msgspec.json.encode(without_stats(part)).decode() for part in ordered]
+    texts = [to_json(msgspec.to_builtins(without_stats(part))).decode() for part in ordered]
     metrics = pa.ListArray.from_arrays(pa.array(offsets), children, type=pa.list_(_STAT))
     return pa.Table.from_arrays(
         [pa.array([part.run_id for part in ordered], pa.string()), pa.array(texts, pa.large_string()), metrics],
@@ -266,6 +268,11 @@ def without_stats(part: RunPart) -> RunPart:
 _part_decoder: Final = msgspec.json.Decoder(RunPart)
 
 
+def _decode_part(text: str) -> RunPart:
+    """Decode a part straight from its text, unless values in it had to be tagged because JSON lacks them."""
+    return msgspec.convert(from_json(text), RunPart) if '"_type"' in text else _part_decoder.decode(text)
+
+
 def table_to_parts(table: pa.Table, *, stats: bool = True) -> list[RunPart]:
     """Return the parts in a table as `parts_to_table` makes it.
 
@@ -273,9 +280,7 @@ def table_to_parts(table: pa.Table, *, stats: bool = True) -> list[RunPart]:
         table: any number of chunks.
         stats: also read the statistics of metrics.
     """
-    parts = [
-        _part_decoder.decode(text.as_buffer() if hasattr(text, "as_buffer") else str(text)) for text in table["part"]
-    ]
+    parts = [_decode_part(text) for text in table["part"].to_pylist()]
     if not stats:
         return parts
     at = 0

@@ -76,5 +76,6 @@ class RowHashes:
 
 def event_hash(row: Sequence[object]) -> int:
     """Return the hash of one row of `events`."""
-    text = "\0".join("" if cell is None else f"{type(cell).__name__}:{cell}" for cell in row)
+    texts = (None if cell is None else str(cell) for cell in row)
+    text = "".join("-" if cell is None else f"{len(cell)}:{cell}" for cell in texts)
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

@@ -49,6 +49,10 @@ class DataError(EventLogError):
         where = path if offset is None else f"{path} at byte {offset}"
         super().__init__(f"{where}: {reason}")
 
+    def __reduce__(self) -> tuple[type[DataError], tuple[str, int | None, str]]:
+        """Pickle the three facts, so that the error can pass from a worker process."""
+        return type(self), (self.path, self.offset, self.reason)
+
 
 class NewerFormatError(DataError):
     """The file was written by a newer format version; upgrade eventlog to read it."""

@@ -81,13 +81,13 @@ def export(
     rows = 0
     try:
         with open(temporary, "xb") as file:
-            sink = _SINKS[form](file, schema)
-            for batch in batches:
-                sink.write(batch)
-                rows += batch.num_rows
-                if progress is not None:
-                    progress(rows)
-            sink.close()
+            # Closed whatever happens: a writer that is left open writes to its file when it is thrown away.
+            with contextlib.closing(_SINKS[form](file, schema)) as sink:
+                for batch in batches:
+                    sink.write(batch)
+                    rows += batch.num_rows
+                    if progress is not None:
+                        progress(rows)
             file.flush()
             os.fsync(file.fileno())
         _check(path, table, form, narrow=narrow, force=force)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from eventlog import facts, schema
+from eventlog import facts, schema, values
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,11 +55,11 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
             tags=self.tags,
             config={} if forked else self.config,
             host=os.uname().nodename,
-            user=facts.user(),
+            user=values.printable(facts.user()),
             pid=os.getpid(),
             rank=self.rank,
             world_size=self.world_size,
-            argv=list(sys.argv),
+            argv=[values.printable(argument) for argument in sys.argv],
             git={} if forked else facts.git(),
             versions={} if forked else facts.versions(),
             mode="fork" if forked else self.mode,

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from eventlog import arrow, tail
-from eventlog.columns import Batch, Block
+from eventlog.columns import Batch
 from eventlog.errors import NewerFormatError
 from eventlog.fs import Fs
+from eventlog.gather import Block
 from eventlog.manifest import Gap, Manifest, Watermark
 from eventlog.runs import RunPart
 

@@ -87,11 +87,11 @@ class Histogram:
         low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
         if low == high:
             low, high = low - 0.5, high + 0.5
-        width = (high - low) / bins
-        self.edges = [low + i * width for i in range(bins)] + [high]
+        width = high / bins - low / bins  # high - low can be more than a float holds
+        self.edges = [low * ((bins - i) / bins) + high * (i / bins) for i in range(bins)] + [high]
         self.counts = [0] * bins
         for x in finite:
-            self.counts[min(int((x - low) / width), bins - 1) if width else 0] += 1
+            self.counts[min(int(x / width - low / width), bins - 1) if width else 0] += 1
 
     def to_plain(self, blobs: BlobStore) -> dict[str, Any]:
         """Return counts and edges."""
@@ -229,8 +229,8 @@ class Audio(File):
             UsageError: samples without `sample_rate`.
         """
         if not isinstance(data, str | os.PathLike | bytes):
-            if not sample_rate:
-                raise UsageError("Audio from samples needs sample_rate, in Hz")
+            if not sample_rate or sample_rate < 1:
+                raise UsageError("Audio from samples needs sample_rate, in Hz, at least 1")
             data, name = _wav(_listed(data), sample_rate), name or "audio.wav"
         super().__init__(data, name=name, caption=caption)
 

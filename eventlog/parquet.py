@@ -170,7 +170,8 @@ def sync_directories(fs: Fs, root: str, project: str, tables: set[str]) -> None:
 def _options(table: str, schema: pa.Schema, level: int) -> dict[str, Any]:
     delta = [name for name in ("_step", "_time", "_seq") if name in schema.names]
     encoding = dict.fromkeys(delta, "DELTA_BINARY_PACKED")
-    dictionary: list[str] | bool = [n for n in ("_run_id", "_writer", "_rank", "kind", "name") if n in schema.names]
+    fixed = {field.name for field in arrow.STRUCTURAL.get(table, ())}
+    dictionary: list[str] | bool = [n for n in ("_run_id", "_writer", "_rank", "kind", "name") if n in fixed]
     if table in ("metrics", "system"):
         encoding |= dict.fromkeys(arrow.metric_columns(table, schema), "BYTE_STREAM_SPLIT")
     return {
@@ -193,7 +194,7 @@ def row_group_rows(columns: int, row_bytes: int = 0) -> int:
 
 
 def row_groups(pieces: Sequence[Piece], target_rows: int = ROW_GROUP_ROWS) -> Iterator[tuple[int, int]]:
-    """Yield (start, rows) of row groups that do not mix many runs: cut between runs where that fits, within long ones."""
+    """Yield (start, rows) of row groups that do not mix many runs: cut between runs if that fits, within long ones."""
     start = end = 0
     run_start = 0
     for index, piece in enumerate(pieces):
@@ -231,8 +232,8 @@ class DataFileReader:
         try:
             source: str | IO[bytes] = fs.source(path)
             self._file = pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
-        except (pa.ArrowInvalid, pa.ArrowException) as error:
-            raise DataError(path, None, f"not an intact parquet file: {error}") from None
+        except (pa.ArrowException, OSError) as error:
+            raise damage(path, error, "not an intact parquet file") from None
         self.schema: pa.Schema = self._file.schema_arrow
         self._columns: dict[str, int] = {
             self._file.schema.column(i).path: i for i in range(len(self._file.schema.names))
@@ -274,8 +275,8 @@ class DataFileReader:
             if ranges is None:
                 return self._file.read(columns=wanted, use_threads=False)
             return self._read_ranges(wanted, ranges)
-        except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
-            raise DataError(self.path, None, f"cannot be decoded: {error}") from None
+        except (pa.ArrowException, OSError) as error:
+            raise damage(self.path, error, "cannot be decoded") from None
 
     def _read_ranges(self, columns: list[str] | None, ranges: Sequence[tuple[int, int]]) -> pa.Table:
         groups: list[int] = []
@@ -300,6 +301,16 @@ class DataFileReader:
     def group_ranges(self) -> list[tuple[int, int]]:
         """Return (start, rows) of each row group."""
         return [(a, b - a) for a, b in zip(self._starts, self._starts[1:], strict=False)]
+
+
+def damage(path: str, error: Exception, what: str) -> Exception:
+    """Return the error of ours for one of pyarrow's; an error of the operating system stays what it is.
+
+    pyarrow reports damaged bytes as OSError too, but without an errno.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    return DataError(path, None, f"{what}: {error}")
 
 
 def _joined(slices: list[tuple[int, int]]) -> list[tuple[int, int]]:

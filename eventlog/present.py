@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
@@ -64,8 +65,8 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
 def buckets(values: Sequence[float], width: int) -> list[Sequence[float]]:
     """Cut a curve into at most `width` pieces of nearly equal length, none of them empty."""
     used = min(width, len(values))
-    edges = [index * len(values) // used for index in range(used)] if used else []
-    return [values[a:b] for a, b in zip(edges, [*edges[1:], len(values)], strict=True)]
+    edges = [index * len(values) // used for index in range(used + 1)] if used else []
+    return [values[a:b] for a, b in pairwise(edges)]
 
 
 def _bar(bucket: Sequence[float], low: float, high: float) -> str:

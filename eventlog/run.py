@@ -113,7 +113,7 @@ class Run:
                 self._step = step + 1
                 self._writer.log(shape, step, shape.pack(*data.values()))
                 return
-            if step is None:
+            if step is None and self._step <= _MAX_STEP:
                 with self._writer.lock:
                     number = self._step
                     self._step = number + 1
@@ -131,7 +131,7 @@ class Run:
         metric_names = tuple(result.numbers)
         writer = self._writer
         with writer.lock:
-            number = self._step if step is None else self._checked_step(step)
+            number = self._checked_step(self._step if step is None else step)
             if number is not None:
                 self._step = number + 1
             shape = writer.shape(self.id, self._info.rank, metric_names)
@@ -145,7 +145,8 @@ class Run:
             step = int(step)
         if isinstance(step, int) and not isinstance(step, bool) and _MIN_STEP <= step <= _MAX_STEP:
             return int(step)
-        self._warn("step", f"step={step!r} is not a 64-bit integer; the record is kept without a step")
+        shown = "an integer" if isinstance(step, int) and not isinstance(step, bool) else repr(step)
+        self._warn("step", f"step={shown} is not a 64-bit integer; the record is kept without a step")
         return None
 
     def log_system(self, data: Mapping[str, Any]) -> None:
@@ -164,12 +165,12 @@ class Run:
     def _publish_config(self, changes: dict[str, Any]) -> dict[str, Any]:
         plain = self._plain(changes)
         self._writer.append(schema.ConfigPatch(self._writer.time_ns(), self.id, plain))
-        return {str(k): v for k, v in changes.items()}
+        return {str(key): value for key, value in changes.items() if str(key) in plain}
 
     def _publish_summary(self, changes: dict[str, Any]) -> dict[str, Any]:
         plain = self._plain(changes)
         self._writer.append(schema.SummarySet(self._writer.time_ns(), self.id, plain))
-        return {str(k): v for k, v in changes.items()}
+        return {str(key): value for key, value in changes.items() if str(key) in plain}
 
     def _plain(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         kept, problems = values.plain_mapping(changes, self._blobs)
@@ -195,7 +196,9 @@ class Run:
             raise UsageError('goal must be "minimize" or "maximize"')
         if summary not in (None, "min", "max", "mean", "last", "none"):
             raise UsageError('summary must be "min", "max", "mean", "last" or "none"')
-        record = schema.MetricDef(self._writer.time_ns(), self.id, str(name), step_metric, goal, summary)
+        record = schema.MetricDef(
+            self._writer.time_ns(), self.id, values.printable(str(name)), step_metric, goal, summary
+        )
         self._writer.append(record)
 
     def alert(self, title: str, text: str = "", level: Level | str = "warn", step: int | None = None) -> None:
@@ -218,8 +221,8 @@ class Run:
         record = schema.Alert(
             self._writer.time_ns(),
             self.id,
-            str(title),
-            str(text),
+            values.printable(str(title)),
+            values.printable(str(text)),
             level,
             self._checked_step(step) if step is not None else None,
             uuid.uuid4().hex,

@@ -131,7 +131,7 @@ class RunPart(msgspec.Struct):
             self.group = latest(self.group, (at, record.group))
             self.tags = latest(self.tags, (at, record.tags))
         else:
-            self.name = self.name or (At(0, at.writer_id, at.seq), record.name)
+            self.name = latest(self.name, (At(0, at.writer_id, at.seq), record.name))
             if record.group is not None:
                 self.group = latest(self.group, (at, record.group))
             if record.tags:

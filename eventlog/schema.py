@@ -296,6 +296,11 @@ def kind_of(record: Record) -> str:
     return _NAMES[type(record)]
 
 
+def kind_name(kind: type[Record]) -> str:
+    """Return the name of a kind that is written."""
+    return _NAMES[kind]
+
+
 def kind_number(kind: type[Record]) -> int:
     """Return the number that stands for a kind in a payload."""
     number = kind.__struct_config__.tag
@@ -312,7 +317,7 @@ def decode(payload: bytes | memoryview) -> AnyRecord:
     """
     try:
         record: AnyRecord = _decode_known(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_unknown(payload)
     return record
 
@@ -320,7 +325,7 @@ def decode(payload: bytes | memoryview) -> AnyRecord:
 def _decode_unknown(payload: bytes | memoryview) -> Unknown:
     try:
         value = _decode_any(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Unknown("unknown:undecodable", bytes(payload))
     if isinstance(value, list) and value and isinstance(value[0], int | str):
         return Unknown(f"unknown:{value[0]}", value[1:])

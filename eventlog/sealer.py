@@ -53,7 +53,8 @@ class Sealer:
     def __init__(self, owner: Owner) -> None:
         """Take the writer."""
         self._owner = owner
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._working = False
         self._retired: list[_Retired] = []
 
     def retire(self, segment: OpenSegment, *, complete: bool) -> None:
@@ -68,7 +69,8 @@ class Sealer:
         """
         if self._lock.acquire(blocking=False):
             try:
-                self._publish_retired()
+                if not self._working:
+                    self._publish_retired()
             finally:
                 self._lock.release()
 
@@ -80,16 +82,26 @@ class Sealer:
                 tries again.
         """
         with self._lock:
-            self._publish_retired()
-            current = self._owner.current_segment()
-            if current is None or current.offset <= current.synced_offset:
+            if self._working:
+                # A signal handler came in while this thread syncs: what it interrupted goes on afterwards.
                 return
+            self._working = True
             try:
-                current.sync()
-            except OSError:
-                self._owner.detach(current)
-                self._retired.append(_Retired(current, complete=False, distrusted=True))
-                self._publish_retired()
+                self._sync_all()
+            finally:
+                self._working = False
+
+    def _sync_all(self) -> None:
+        self._publish_retired()
+        current = self._owner.current_segment()
+        if current is None or current.offset <= current.synced_offset:
+            return
+        try:
+            current.sync()
+        except OSError:
+            self._owner.detach(current)
+            self._retired.append(_Retired(current, complete=False, distrusted=True))
+            self._publish_retired()
 
     def _publish_retired(self) -> None:
         while self._retired:
@@ -166,9 +178,12 @@ def start_thread(target: Background, wake: threading.Event, interval_s: float, n
 
 
 def _loop(reference: weakref.ref[Background], wake: threading.Event, interval_s: float) -> None:
-    while not wake.wait(interval_s):
+    closed = False
+    while not closed:
+        wake.wait(interval_s)
         target = reference()
-        if target is None or target.closed:
+        if target is None:
             return
+        closed = target.closed
         target.tick()
         del target

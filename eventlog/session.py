@@ -183,6 +183,8 @@ def _identify(
 
 def _find_earlier(root: str, project: str, name: str | None, run_id: str | None) -> resuming.Earlier | None:
     """Ask the store where pyarrow is installed, for it also knows runs whose segments were collected."""
+    if not os.path.isdir(root):
+        return None
     if importlib.util.find_spec("pyarrow") and importlib.util.find_spec("numpy"):
         from eventlog.store import open_store  # noqa: PLC0415 - only here, so that the write path needs no pyarrow
 

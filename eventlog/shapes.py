@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
-import threading
 
 
 class ShapeKey:
@@ -28,23 +28,24 @@ class ShapeKey:
 
 
 class Shapes:
-    """The shapes of one writer, numbered in the order in which they were first asked for. Thread-safe."""
+    """The shapes of one writer, numbered in the order in which they were first asked for."""
 
     def __init__(self) -> None:
         """Start without any."""
-        self._lock = threading.Lock()
+        self._numbers = itertools.count()
         self._by_names: dict[tuple[str, tuple[str, ...]], ShapeKey] = {}
-        self._by_number: list[ShapeKey] = []
+        self._by_number: dict[int, ShapeKey] = {}
 
     def get(self, run_id: str, rank: int | None, metric_names: tuple[str, ...]) -> ShapeKey:
         """Return the shape of these names, in this order, for a run."""
-        with self._lock:
-            key = self._by_names.get((run_id, metric_names))
-            if key is None:
-                key = ShapeKey(len(self._by_number), run_id, rank, metric_names)
-                self._by_number.append(key)
-                self._by_names[run_id, metric_names] = key
-            return key
+        key = self._by_names.get((run_id, metric_names))
+        if key is None:
+            # No lock: a signal handler that logs may come in between. Each step is atomic, and a number that is
+            # made in vain harms nobody.
+            key = ShapeKey(next(self._numbers), run_id, rank, metric_names)
+            self._by_number[key.number] = key
+            key = self._by_names.setdefault((run_id, metric_names), key)
+        return key
 
     def __getitem__(self, number: int) -> ShapeKey:
         """Return the shape of a number."""

@@ -66,19 +66,29 @@ def ship(source: str, target: str) -> Shipped:
         name = os.path.basename(path)
         if names.is_temporary(name):
             continue
-        if name.endswith(".open") and LOCAL.is_locked(path):
-            left_open += 1
-            continue
         destination = os.path.join(target, os.path.relpath(path, source))
-        if os.path.exists(destination) and os.path.getsize(destination) == os.path.getsize(path):
-            present += 1
-            continue
-        os.makedirs(os.path.dirname(destination), exist_ok=True)
-        temporary = os.path.join(os.path.dirname(destination), names.temporary_name(name))
-        shutil.copyfile(path, temporary)
-        os.replace(temporary, destination)
-        copied += 1
+        try:
+            if name.endswith(".open") and LOCAL.is_locked(path):
+                left_open += 1
+            elif os.path.exists(destination) and os.path.getsize(destination) == os.path.getsize(path):
+                present += 1
+            else:
+                _copy(path, destination)
+                copied += 1
+        except FileNotFoundError:
+            # Sealed since it was listed: it is there under its other name, for the next shipment.
+            left_open += 1
     return Shipped(copied, present, left_open)
+
+
+def _copy(path: str, destination: str) -> None:
+    os.makedirs(os.path.dirname(destination), exist_ok=True)
+    temporary = os.path.join(os.path.dirname(destination), names.temporary_name(os.path.basename(path)))
+    with open(path, "rb") as read, open(temporary, "xb") as write:
+        shutil.copyfileobj(read, write, 1 << 20)
+        write.flush()
+        os.fsync(write.fileno())
+    os.replace(temporary, destination)
 
 
 def _files(directory: str) -> list[str]:

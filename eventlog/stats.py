@@ -22,7 +22,8 @@ def summarise(runs: RunParts, table: str, block: Block) -> None:
         if len(steps):
             part.reach_step(int(steps.max()))
     for index, name in enumerate(block.names):
-        part.add_stat(name, _column_stat(block, block.values[:, index]))
+        with np.errstate(invalid="ignore"):  # inf - inf is NaN, and that is its mean
+            part.add_stat(name, _column_stat(block, block.values[:, index]))
 
 
 def _column_stat(block: Block, column: NDArray[np.float64]) -> Stat:

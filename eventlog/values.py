@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from eventlog import schema
 from eventlog.errors import EventLogError
 
 if TYPE_CHECKING:
@@ -112,12 +113,11 @@ def to_plain(value: Any, blobs: BlobStore, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool | float):
         return value
     if isinstance(value, str):
-        value.encode("utf-8")
-        return str(value)
+        return _text(str(value))
     if isinstance(value, int):
         return _plain_int(int(value))
     if isinstance(value, Mapping):
-        return {str(k): to_plain(v, blobs, depth + 1) for k, v in value.items()}
+        return {_text(str(k)): to_plain(v, blobs, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [to_plain(v, blobs, depth + 1) for v in value]
     if hasattr(value, "to_plain"):
@@ -128,6 +128,16 @@ def to_plain(value: Any, blobs: BlobStore, depth: int = 0) -> Any:
     if hasattr(value, "tolist"):
         return to_plain(value.tolist(), blobs, depth + 1)
     return to_plain(msgspec.to_builtins(value), blobs, depth + 1)
+
+
+def _text(text: str) -> str:
+    text.encode("utf-8")  # raises ValueError for a lone surrogate, which no file can hold
+    return text
+
+
+def printable(text: str) -> str:
+    """Return a text that UTF-8 can hold: lone surrogates, as in arguments that are no UTF-8, become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def fit(plain: Any, blobs: BlobStore, inline_bytes: int) -> Any:
@@ -175,7 +185,10 @@ def from_json(text: str | bytes) -> Any:
 def _untag(value: Any) -> Any:
     if isinstance(value, dict):
         if len(value) == 2 and value.get("_type") in ("float", "int") and isinstance(value.get("value"), str):
-            return float(value["value"]) if value["_type"] == "float" else int(value["value"])
+            try:
+                return float(value["value"]) if value["_type"] == "float" else int(value["value"])
+            except ValueError:
+                return value  # a user's own dict
         return {k: _untag(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_untag(v) for v in value]
@@ -185,10 +198,17 @@ def _untag(value: Any) -> Any:
 _SIMPLE_KINDS: Final[dict[type, str]] = {bool: "bool", int: "int", float: "float", str: "text", type(None): "null"}
 
 
+_RECORD_KINDS: Final = frozenset(schema.kind_name(kind) for kind in schema.KINDS)
+
+
 def kind_of(plain: Any) -> str:
-    """Return the kind that a value's row in `events` has: text, bool, int, null, json, or its `_type`."""
+    """Return the kind that a value's row in `events` has: text, bool, int, null, json, or its `_type`.
+
+    A `_type` that is the name of a record's kind, or of an unknown one, is json: a value cannot pass for a record.
+    """
     if isinstance(plain, dict) and isinstance(plain.get("_type"), str):
-        return str(plain["_type"])
+        kind = str(plain["_type"])
+        return "json" if kind in _RECORD_KINDS or kind.startswith("unknown:") else kind
     return _SIMPLE_KINDS.get(type(plain), "json")
 
 

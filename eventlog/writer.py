@@ -32,6 +32,10 @@ _pack_header: Final = frame.pack_header
 _pack_length_seq: Final = frame.pack_length_seq
 
 
+def _too_large(size_bytes: int) -> UsageError:
+    return UsageError(f"a record of {size_bytes} bytes is too large, at most {frame.MAX_PAYLOAD_BYTES}")
+
+
 class Writer:
     """Appends records to segments of its own; when a method that appends has returned, they survive kill -9.
 
@@ -72,6 +76,7 @@ class Writer:
         self._roll_at_bytes = self.config.segment_bytes
         self.time_ns = time_ns
         self._losses = Losses()
+        self._shapes = Shapes()  # a forked child keeps them: its run still holds their numbers
         self.on_sealed: Callable[[str], None] | None = None
         self.preamble: Callable[[], Sequence[schema.Record]] | None = None
         self._reset()
@@ -91,7 +96,6 @@ class Writer:
         self._born_s = 0.0
         self._roll_due = False
         self._ready: frozenset[int] | set[int] = _NOTHING
-        self._shapes = Shapes()
         self._losses.pending = 0
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -142,10 +146,13 @@ class Writer:
                 return self._append_slowly(Log(self.time_ns(), step, number, values, others), number)
             open_segment = self._segment
             self._busy = True
+            data = b""
             try:
                 # The same bytes as those of a Log, without making one.
                 payload = _encode((_LOG, self.time_ns(), step, number, values, others))
                 length = len(payload)
+                if length > frame.MAX_PAYLOAD_BYTES:
+                    raise _too_large(length)  # noqa: TRY301 - the state must be settled all the same
                 offset, seq = open_segment.state  # type: ignore[union-attr]  # what is ready is announced in it
                 start = crc32(_pack_length_seq(length, seq))
                 data = _pack_header(crc32(payload, start), start & 0xFFFF, length, seq) + payload
@@ -156,7 +163,7 @@ class Writer:
             except OSError:
                 return self._append_after_failure(payload, number)
             except BaseException:
-                self._undo(open_segment)  # type: ignore[arg-type]
+                self._settle(open_segment, data)  # type: ignore[arg-type]
                 raise
             finally:
                 self._busy = False
@@ -195,7 +202,7 @@ class Writer:
             return True
         payload = schema.encode(record)
         if len(payload) > frame.MAX_PAYLOAD_BYTES:
-            raise UsageError(f"a record of {len(payload)} bytes is too large, at most {frame.MAX_PAYLOAD_BYTES}")
+            raise _too_large(len(payload))
         self._busy = True
         try:
             return self._try_append(payload, shape)
@@ -209,7 +216,7 @@ class Writer:
         while self._deferred:
             record = self._deferred.pop(0)
             if record is None:
-                self.close()
+                self._seal_for_good()
             else:
                 self._append_slowly(record, record.shape if isinstance(record, Log | schema.System) else None)
 
@@ -223,6 +230,13 @@ class Writer:
         """Remove an append that was interrupted; where that fails, leave the segment, so that no seq is used twice."""
         try:
             open_segment.cut_back()
+        except OSError:
+            self._abandon(open_segment)
+
+    def _settle(self, open_segment: OpenSegment, data: bytes) -> None:
+        """After an interrupt, keep the frame if it is whole: a reader may have seen it. Else remove its beginning."""
+        try:
+            open_segment.settle(data, 1)
         except OSError:
             self._abandon(open_segment)
 
@@ -382,26 +396,33 @@ class Writer:
     def close(self) -> None:
         """Seal and sync everything; afterwards nothing can be appended. Calling it again does nothing.
 
+        In a signal handler that interrupted an append, the append comes first and the sync thread does the rest.
+
         Raises:
             DurabilityUnknownError: the last records could not be synced.
         """
         with self.lock:
-            if self._closed:
-                return
             if self._busy:
                 self._deferred.append(None)
                 return
-            self._closed = True
-            self._wake.set()
-            try:
-                if self._losses.pending and self._segment is not None:
-                    self._append_dropped(self._segment)
-                self._roll(final=True)
-            except OSError as error:
-                if self._segment is not None:
-                    self._abandon(self._segment)
-                raise DurabilityUnknownError(f"cannot seal the last segment in {self.root}: {error}") from error
+            self._seal_for_good()
         self.sync()
+
+    def _seal_for_good(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._losses.pending:
+                with contextlib.suppress(OSError):
+                    self._append_dropped(self._segment or self._open())
+            self._roll(final=True)
+        except OSError as error:
+            if self._segment is not None:
+                self._abandon(self._segment)
+            raise DurabilityUnknownError(f"cannot seal the last segment in {self.root}: {error}") from error
+        finally:
+            self._wake.set()
 
     def become_child(self) -> None:
         """Turn this copy, in a forked child, into a writer of its own. The parent's files are only closed."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
 import click
 
@@ -31,7 +33,19 @@ def demo(directory: str | None, seconds: float, no_serve: bool, as_json: bool) -
     from eventlog.demo import present  # noqa: PLC0415 - the trainings import this package, and need none of that
 
     del no_serve
-    sys.exit(present.run(directory, seconds, as_json=as_json))
+    previous = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        exit_code = present.run(directory, seconds, as_json=as_json)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    sys.exit(exit_code)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End as an exception does, so that no process is left behind."""
+    del frame
+    sys.exit(128 + number)
 
 
 __all__ = ["demo"]

@@ -54,13 +54,16 @@ class Crew:
         self._seconds = seconds
         self._recordings = recordings
         self._display = display
-        self._children = ExitStack()
         self.writers: dict[str, Writer] = {}
-        for name in recordings:
-            self._start_writer(name, resume=False)
-        job = poll.Job(root=root, project=PROJECT, interval_s=_POLL_S)
-        self.reader = self._children.enter_context(Reader(job))
-        self.compactor = self._children.enter_context(Compactor(root))
+        with ExitStack() as started:
+            self._children = started
+            for name in recordings:
+                self._start_writer(name, resume=False)
+            job = poll.Job(root=root, project=PROJECT, interval_s=_POLL_S)
+            self.reader = started.enter_context(Reader(job))
+            self.compactor = started.enter_context(Compactor(root))
+            # From here on __exit__ ends them; before, an error or Ctrl-C in between does.
+            self._children = started.pop_all()
         self.returned = 0
 
     def _start_writer(self, name: str, *, resume: bool) -> None:

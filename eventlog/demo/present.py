@@ -24,7 +24,7 @@ from eventlog.store import Store, open_store
 from eventlog.verify import verify
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
-_SPARK_WIDTH: Final = 32
+_SPARK_WIDTH: Final = 28
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,7 +181,8 @@ def _judge(root: str, course: story.Course, began: float) -> Outcome:
 
 
 def _run(store: Store, expected: Expected, differences: list[str]) -> Run:
-    named = [row for row in store.runs(recorded.PROJECT).to_pylist() if row["name"] == expected.name]
+    table = store.runs(recorded.PROJECT).select(["name", "run_id", "logs"])
+    named = [row for row in table.to_pylist() if row["name"] == expected.name]
     loss = store.curve(recorded.PROJECT, expected.name, "loss")["value"].to_numpy() if named else np.empty(0)
     return Run(
         name=expected.name,

@@ -54,7 +54,8 @@ def test_fold_counts_what_it_folds_and_keeps_what_it_made(tmp_path):
     growth = document["growth"]
     assert growth["new_records"] == 200 + 2 * 20
     assert growth["snapshot_rows"] == {"1": 2000, "10": 20_000}
-    assert growth["ratio"] == growth["wall_s"]["10"] / growth["wall_s"]["1"]
+    assert growth["wall_ratio"] == growth["wall_s"]["10"] / growth["wall_s"]["1"]
+    assert growth["cpu_ratio"] == growth["cpu_s"]["10"] / growth["cpu_s"]["1"]
     kept = sorted(entry.name for entry in (tmp_path / "cache").iterdir())
     assert "segments-noisy-2000-1" in kept
     assert not [name for name in kept if "copy" in name or "making" in name]

@@ -33,10 +33,8 @@ def story(fs: Fs, root: str) -> list[object]:
         return result
 
     a, b, c = f"{root}/d/a", f"{root}/d/b", f"{root}/d/e/c"
-    attempt(fs.entries, f"{root}/d")
-    attempt(fs.create, a)
-    attempt(fs.make_dirs, f"{root}/d/e")
-    attempt(fs.make_dirs, f"{root}/d/e")
+    for method, path in ((fs.entries, f"{root}/d"), (fs.create, a), *[(fs.make_dirs, f"{root}/d/e")] * 2):
+        attempt(method, path)
     fd = fs.create(a)
     attempt(fs.create, a)
     attempt(fs.write, fd, b"hello world")

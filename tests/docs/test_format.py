@@ -404,7 +404,7 @@ def plain_row_hash(
 
 
 def plain_event_hash(cells: list[str | int | None]) -> int:
-    return key("\0".join("" if c is None else f"str:{c}" if isinstance(c, str) else f"int:{c}" for c in cells))
+    return key("".join("-" if c is None else f"{len(str(c))}:{c}" for c in cells))
 
 
 def stated_checksum(name: str) -> int:

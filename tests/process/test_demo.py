@@ -34,13 +34,23 @@ def processes_that_mention(text: str) -> list[str]:
     return found
 
 
-def test_demo_kills_two_processes_and_finds_nothing_lost_doubled_or_changed(tmp_path):
+@pytest.fixture
+def without_pandas(tmp_path):
+    """The environment of a user who installed the extras, but not pandas, which pyarrow uses where it is."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "pandas.py").write_text("raise ImportError('pandas is hidden')")
+    return {**os.environ, "PYTHONPATH": str(hidden)}
+
+
+def test_demo_kills_two_processes_and_finds_nothing_lost_doubled_or_changed(tmp_path, without_pandas):
     root = str(tmp_path / "store")
     done = subprocess.run(
         [*COMMAND, "--dir", root, "--seconds", "4", "--no-serve", "--json"],
         check=False,
         capture_output=True,
         timeout=120,
+        env=without_pandas,
     )
     assert done.returncode == 0, done.stderr.decode()
     assert done.stderr == b""
@@ -62,7 +72,11 @@ def test_demo_kills_two_processes_and_finds_nothing_lost_doubled_or_changed(tmp_
     assert processes_that_mention(root) == []
 
     pasted = subprocess.run(
-        [sys.executable, "-c", "\n".join(outcome["read"])], check=False, capture_output=True, timeout=60
+        [sys.executable, "-c", "\n".join(outcome["read"])],
+        check=False,
+        capture_output=True,
+        timeout=60,
+        env=without_pandas,
     )
     assert pasted.returncode == 0, pasted.stderr.decode()
     assert pasted.stdout.count(b"'loss_count': 1000") == 4
@@ -72,7 +86,8 @@ def test_demo_kills_two_processes_and_finds_nothing_lost_doubled_or_changed(tmp_
     assert "choose another --dir" in again.output
 
 
-def test_demo_that_is_interrupted_leaves_no_process(tmp_path):
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_demo_that_is_interrupted_leaves_no_process(tmp_path, number, exit_code):
     root = str(tmp_path / "store")
     running = subprocess.Popen(
         [*COMMAND, "--dir", root, "--seconds", "30"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -80,8 +95,8 @@ def test_demo_that_is_interrupted_leaves_no_process(tmp_path):
     deadline = time.monotonic() + 30
     while len(processes_that_mention(root)) < 7 and time.monotonic() < deadline:
         time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
-    assert running.wait(30) == 1
+    running.send_signal(number)
+    assert running.wait(30) == exit_code
     assert processes_that_mention(root) == []
 
 

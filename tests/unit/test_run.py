@@ -251,6 +251,7 @@ def test_flush_makes_durable(store: str, faulty: Any):
     run.finish()
 
 
+@pytest.mark.invariant(11)
 def test_blobs_are_on_disk_before_the_record_names_them(store: str, faulty: Any):
     config = WriterConfig(sync_interval_s=None)
     run = Run(store, RunInfo(project="p", run_id="r", name="n"), config=config, fs=faulty)

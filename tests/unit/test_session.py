@@ -216,6 +216,12 @@ def test_a_store_that_cannot_be_written_raises_on_request(tmp_path: Any):
         eventlog.init("p", dir=tmp_path / "file" / "store", settings=WriterConfig(on_error="raise"))
 
 
+def test_arguments_that_are_not_utf8_do_not_stop_training(script: Any, back: Any):
+    script("import sys, eventlog\neventlog.init('p', dir=sys.argv[1]).log({'a': 1.0})", "caf\udce9")
+    assert back.of_kind(schema.RunStart)[0].argv[-1] == "caf\\udce9"
+    assert back.only_call().numbers == {"a": 1.0}
+
+
 SETTINGS = {kind: WriterConfig(network_mount=kind) for kind in ("spool", "refuse", "allow")}
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -339,43 +340,42 @@ def test_a_store_at_a_version_stays_at_what_that_version_had(root: str):
 
 @pytest.mark.invariant(4)
 @FOLDS
-def test_a_read_only_directory_can_be_read(root: str, settle: Settle):
-    with start(root) as run:
-        run.log({"x": 1.0, "file": eventlog.File(b"bytes", name="f")})
-    settle(root)
-    for base, directories, files in os.walk(root):
-        for name in (*directories, *files):
-            os.chmod(os.path.join(base, name), 0o555)
-    os.chmod(root, 0o555)
-    before = tree(root)
-    code = (
-        "import os, sys\n"
-        "from eventlog.store import open_store\n"
-        "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
-        "store = open_store(sys.argv[1])\n"
-        "print(store.metrics('p')['x'].to_pylist(), store.runs('p').num_rows, store.events('p').num_rows)\n"
-    )
-    open_the_way(root)
-    done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=False, timeout=60)
-    os.chmod(root, 0o755)
-    for base, directories, _ in os.walk(root):
-        for name in directories:
-            os.chmod(os.path.join(base, name), 0o755)
+def test_a_read_only_directory_can_be_read(settle: Settle):
+    with tempfile.TemporaryDirectory() as private:
+        root = os.path.join(private, "store")
+        with start(root) as run:
+            run.log({"x": 1.0, "file": eventlog.File(b"bytes", name="f")})
+        settle(root)
+        set_modes(private, 0o555)
+        before = tree(root)
+        done = subprocess.run([sys.executable, "-c", _READ_ALL, root], capture_output=True, text=True, check=False)
+        after = tree(root)
+        set_modes(private, 0o755)
     assert (done.stdout, done.returncode) == ("[1.0] 1 3\n", 0), done.stderr
-    assert tree(root) == before
+    assert after == before
+
+
+_READ_ALL = """
+import os, sys
+from eventlog.store import open_store
+if os.getuid() == 0:  # to whom nothing is read-only
+    os.setgid(65534)
+    os.setuid(65534)
+store = open_store(sys.argv[1])
+print(store.metrics("p")["x"].to_pylist(), store.runs("p").num_rows, store.events("p").num_rows)
+"""
+
+
+def set_modes(directory: str, mode: int) -> None:
+    os.chmod(directory, mode)
+    for base, directories, files in os.walk(directory):
+        for name in (*directories, *files):
+            os.chmod(os.path.join(base, name), mode)
 
 
 def tree(root: str) -> list[tuple[str, int]]:
     paths = [os.path.join(base, name) for base, _, files in os.walk(root) for name in files]
     return sorted((path, os.path.getsize(path)) for path in paths)
-
-
-def open_the_way(root: str) -> None:
-    """Let any user pass through the directories of pytest, which are private."""
-    directory = os.path.dirname(root)
-    while "pytest" in directory:
-        os.chmod(directory, 0o755)
-        directory = os.path.dirname(directory)
 
 
 def test_what_is_not_there_is_named(root: str):

@@ -26,6 +26,9 @@ class TorchLike:
     def __init__(self, numbers: list[float], ndim: int) -> None:
         self.numbers, self.ndim = numbers, ndim
 
+    def __repr__(self) -> str:
+        return f"TorchLike({self.numbers}, {self.ndim})"
+
     def size(self) -> tuple[int, ...]:
         return (len(self.numbers),) * self.ndim
 
@@ -45,6 +48,9 @@ class JaxLike:
     """A scalar as jax has them: `size` is a number."""
 
     size, ndim = 1, 0
+
+    def __repr__(self) -> str:
+        return "JaxLike()"
 
     def item(self) -> float:
         return 2.5

@@ -59,12 +59,16 @@ def _growth(cache: str, records: int, repeat: int) -> dict[str, Any]:
         for times, base in bases.items():
             with stores.linked_copy(cache, base, news) as root:
                 found[times].append(fresh.call("fold", "time_fold", root=root))
-    seconds = {times: stores.median_of(each, "wall_s") for times, each in found.items()}
+    wall, cpu = (
+        {str(times): stores.median_of(each, key) for times, each in found.items()} for key in ("wall_s", "cpu_s")
+    )
     return {
         "new_records": found[1][0]["records"],
         "snapshot_rows": {str(times): records * times for times in bases},
-        "wall_s": {str(times): value for times, value in seconds.items()},
-        "ratio": seconds[_GROWTH] / seconds[1],
+        "wall_s": wall,
+        "cpu_s": cpu,
+        "wall_ratio": wall[str(_GROWTH)] / wall["1"],
+        "cpu_ratio": cpu[str(_GROWTH)] / cpu["1"],
     }
 
 
@@ -140,6 +144,7 @@ def table(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         ]
     growth = found["growth"]
     for times, seconds in growth["wall_s"].items():
-        rows_text = f"{growth['snapshot_rows'][times]:,}"
-        lines.append((f"fold {growth['new_records']:,} new records into {rows_text} rows, s", f"{seconds:.3f}", ""))
-    return [*lines, ("  times as long in the larger store", f"{growth['ratio']:.2f}", "1")]
+        text = f"fold {growth['new_records']:,} new records into {growth['snapshot_rows'][times]:,} rows, s"
+        lines += [(text, f"{seconds:.3f}", ""), ("  of CPU", f"{growth['cpu_s'][times]:.3f}", "")]
+    ratio = f"{growth['wall_ratio']:.2f} ({growth['cpu_ratio']:.2f} of CPU)"
+    return [*lines, ("  times as long in the larger store", ratio, "1")]

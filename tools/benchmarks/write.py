@@ -25,7 +25,7 @@ _IMPORTS: Final = 7
 
 
 def measure(cache: str, records: int, repeat: int) -> dict[str, Any]:
-    """Return the figures; subjects take turns, within a process for each call, in processes of their own for all else."""
+    """Return the figures; subjects take turns: within a process for each call, in fresh ones for all else."""
     calls: list[dict[str, Any]] = []
     whole: dict[str, list[dict[str, Any]]] = {"eventlog": [], "limit": []}
     imports: dict[str, list[dict[str, Any]]] = {"eventlog": [], "msgspec": []}
