@@ -119,7 +119,7 @@ class Account:
         self._folded = _Rows(writer_id, visit)
         self._tail = _Rows(writer_id, visit)
         self._ranges: list[tuple[int, int]] = []
-        self._first, self._highest = 1, 0
+        self._first, self._highest, self._top = 1, 0, 0
         self._reached = 0
         self._hashes: dict[int, int] = {}
         self._duplicates = 0
@@ -207,7 +207,7 @@ class Account:
     def _take(self, data: bytes, item: Item, overlap_from: int) -> bool:
         """Take in one record; False when its seq belongs to a different record already."""
         seq = item.seq
-        if seq != self._highest + 1:
+        if seq != self._highest + 1 or seq <= self._top:
             if self._has(seq):
                 same = self._hashes.get(seq) == hash(data[item.offset + frame.HEADER_BYTES : item.end])
                 self._duplicates += same
@@ -215,6 +215,7 @@ class Account:
             self._ranges.append((self._first, self._highest))
             self._first = seq
         self._highest = seq
+        self._top = max(self._top, seq)
         if seq >= overlap_from:
             self._hashes[seq] = hash(data[item.offset + frame.HEADER_BYTES : item.end])
         if seq > self._folded_seq:

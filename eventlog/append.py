@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import TYPE_CHECKING, Final
 
 from eventlog import frame, names, schema, segment
@@ -50,7 +49,7 @@ class OpenSegment:
             header.first_seq,
             header.created_ns,
             project,
-            socket.gethostname(),
+            os.uname().nodename,
             os.getpid(),
             boot_id(),
             SOFTWARE,

@@ -99,6 +99,12 @@ def table_schema(table: str, columns: Iterable[str]) -> pa.Schema:
     return pa.schema([*STRUCTURAL[table], *(pa.field(column, pa.float64()) for column in columns)])
 
 
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """Return a schema with strings where it has dictionaries."""
+    fields = [field.with_type(pa.string()) if field.type == DICTIONARY else field for field in schema]
+    return pa.schema(fields)
+
+
 def metric_columns(table: str, schema: pa.Schema) -> list[str]:
     """Return the metric columns of a schema."""
     fixed = {field.name for field in STRUCTURAL[table]}

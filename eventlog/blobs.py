@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
@@ -50,6 +49,8 @@ class BlobStore:
         return self._put_chunks(iter(lambda: file.read(_CHUNK_BYTES), b""))
 
     def _put_chunks(self, chunks: Iterator[bytes]) -> BlobRef:
+        import hashlib
+
         staging = os.path.join(self._root, names.BLOBS, "sha256")
         self._fs.make_dirs(staging)
         digest = hashlib.sha256()
@@ -80,6 +81,8 @@ class BlobStore:
             FileNotFoundError: there is no such blob.
             DataError: its bytes have changed.
         """
+        import hashlib
+
         path = names.blob_path(self._root, digest)
         data = self._fs.read(path)
         if hashlib.sha256(data).hexdigest() != digest:

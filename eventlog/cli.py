@@ -11,7 +11,7 @@ _NEEDED: Final = frozenset({"click", "rich", "pyarrow", "numpy"})
 def main() -> None:
     """Run the command line; see `eventlog --help`. Exits with 0, 1 for findings, 2 for errors."""
     try:
-        from eventlog.commands import cli  # noqa: PLC0415 - so that a missing package can be told in one line
+        from eventlog.commands import cli
 
         cli(prog_name="eventlog")
     except ModuleNotFoundError as error:

@@ -78,18 +78,8 @@ def export(
     directory = os.path.dirname(os.path.abspath(path))
     os.makedirs(directory, exist_ok=True)
     temporary = os.path.join(directory, names.temporary_name(os.path.basename(path)))
-    rows = 0
     try:
-        with open(temporary, "xb") as file:
-            # Closed whatever happens: a writer that is left open writes to its file when it is thrown away.
-            with contextlib.closing(_SINKS[form](file, schema)) as sink:
-                for batch in batches:
-                    sink.write(batch)
-                    rows += batch.num_rows
-                    if progress is not None:
-                        progress(rows)
-            file.flush()
-            os.fsync(file.fileno())
+        rows = _write(temporary, _SINKS[form], schema, batches, progress)
         _check(path, table, form, narrow=narrow, force=force)
         os.replace(temporary, path)
     except BaseException:
@@ -98,6 +88,27 @@ def export(
         raise
     LOCAL.sync_dir(directory)
     return Exported(path, rows, os.path.getsize(path))
+
+
+def _write(
+    path: str,
+    make_sink: Callable[[IO[bytes], pa.Schema], _Sink],
+    schema: pa.Schema,
+    batches: Iterator[pa.Table],
+    progress: Callable[[int], None] | None,
+) -> int:
+    rows = 0
+    with open(path, "xb") as file:
+        # Closed whatever happens: a writer that is left open writes to its file when it is thrown away.
+        with contextlib.closing(make_sink(file, schema)) as sink:
+            for batch in batches:
+                sink.write(batch)
+                rows += batch.num_rows
+                if progress is not None:
+                    progress(rows)
+        file.flush()
+        os.fsync(file.fileno())
+    return rows
 
 
 def _check(path: str, table: str, form: str, *, narrow: bool, force: bool) -> None:

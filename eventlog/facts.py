@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import platform
 import sys
 from typing import Any
 
 
 def user() -> str:
     """Return the user's name, or "" where the system has none for this uid."""
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
@@ -19,6 +19,8 @@ def user() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, the platform and the libraries that are already imported."""
+    import platform
+
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for module in ("torch", "transformers", "trl", "accelerate", "jax", "numpy"):
         version: Any = getattr(sys.modules.get(module), "__version__", None)

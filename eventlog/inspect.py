@@ -63,26 +63,18 @@ def inspect(path: str, *, limit: int = 100, fs: Fs = LOCAL) -> Inspected:
 
 
 def _segment(path: str, data: bytes, limit: int) -> Inspected:
-    problems: list[str] = []
-    try:
-        header: segment.Header | None = segment.parse_header(data, path)
-    except NewerFormatError:
-        raise
-    except DataError as error:
-        header = segment.recover_header(data)
-        problems.append(f"{error.reason}; {'its copy is intact' if header else 'and neither does its copy'}")
-    first_seq = header.first_seq if header else 1
+    header, problems = _header(path, data)
     kinds: Counter[str] = Counter()
     entries: list[dict[str, Any]] = []
     seqs: list[int] = []
     left_out, end, damage = 0, segment.HEADER_BYTES, 0
     for part in segment.walk(data, segment.HEADER_BYTES, 0):
-        entry = _entry(data, part, first_seq)
+        entry = _entry(data, part, header.first_seq if header else 1)
         if not isinstance(part, Damage) or not part.at_end:
             end = part.end
             damage += isinstance(part, Damage)
         kinds[entry["kind"]] += 1
-        if isinstance(part, Stretch) and not part.structural:
+        if entry["seq"] is not None:
             seqs = [seqs[0] if seqs else entry["seq"], entry["seq"]]
         if len(entries) < limit or isinstance(part, Damage):
             entries.append(entry)
@@ -90,17 +82,22 @@ def _segment(path: str, data: bytes, limit: int) -> Inspected:
             left_out += 1
     if damage:
         problems.append(f"{damage} stretches of damage")
-    if len(data) > end and path.endswith(".seg"):
-        problems.append(f"the last {len(data) - end} bytes of a sealed segment are no frame")
-    facts = {
-        **(header._asdict() if header else {}),
-        "size_bytes": len(data),
-        "torn_bytes": len(data) - end,
-        "seqs": seqs,
-    }
-    facts["sealed"] = kinds["seal"] > 0
-    facts["kinds"] = dict(kinds.most_common())
+    torn = len(data) - end
+    if torn and path.endswith(".seg"):
+        problems.append(f"the last {torn} bytes of a sealed segment are no frame")
+    facts = {**(header._asdict() if header else {}), "size_bytes": len(data), "torn_bytes": torn, "seqs": seqs}
+    facts |= {"sealed": kinds["seal"] > 0, "kinds": dict(kinds.most_common())}
     return Inspected(path=path, form="segment", facts=facts, entries=entries, left_out=left_out, problems=problems)
+
+
+def _header(path: str, data: bytes) -> tuple[segment.Header | None, list[str]]:
+    try:
+        return segment.parse_header(data, path), []
+    except NewerFormatError:
+        raise
+    except DataError as error:
+        header = segment.recover_header(data)
+        return header, [f"{error.reason}; {'its copy is intact' if header else 'and neither does its copy'}"]
 
 
 def _entry(data: bytes, part: Stretch | Damage, first_seq: int) -> dict[str, Any]:

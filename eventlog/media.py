@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import io
 import os
-import wave
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -250,6 +247,9 @@ def _flat(values: list[Any]) -> list[float]:
 
 
 def _png(picture: Any) -> bytes:
+    import importlib
+    import io
+
     if not hasattr(picture, "save"):
         try:
             pil = importlib.import_module("PIL.Image")
@@ -272,6 +272,9 @@ def _png(picture: Any) -> bytes:
 
 
 def _wav(samples: list[Any], sample_rate: int) -> bytes:
+    import io
+    import wave
+
     frames = [row if isinstance(row, list | tuple) else [row] for row in samples]
     channels = len(frames[0]) if frames else 1
     data = bytearray()

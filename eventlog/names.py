@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import time
 from typing import Final
 
@@ -71,7 +70,7 @@ def decode_name(encoded: str) -> str | None:
 def new_id(time_ms: int | None = None) -> str:
     """Return a fresh 26-character id that sorts by its start time: 48 bits of milliseconds, 80 random bits."""
     now_ms = time.time_ns() // 1_000_000 if time_ms is None else time_ms
-    number = ((now_ms & ((1 << 48) - 1)) << 80) | secrets.randbits(80)
+    number = ((now_ms & ((1 << 48) - 1)) << 80) | int.from_bytes(os.urandom(10), "big")
     return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
@@ -104,7 +103,7 @@ def parse_manifest_name(name: str) -> int | None:
 
 def data_file_name(version: int) -> str:
     """Return a fresh name for a parquet file staged for manifest `version`; never used twice."""
-    return f"{version:012d}-{secrets.token_hex(8)}.parquet"
+    return f"{version:012d}-{os.urandom(8).hex()}.parquet"
 
 
 def is_data_file_name(name: str) -> bool:
@@ -119,7 +118,7 @@ def is_digest(text: str) -> bool:
 
 def temporary_name(final: str) -> str:
     """Return a fresh name beside `final` that no reader takes for a finished file."""
-    return f"{_TEMPORARY}{secrets.token_hex(8)}-{final}"
+    return f"{_TEMPORARY}{os.urandom(8).hex()}-{final}"
 
 
 def is_temporary(name: str) -> bool:

@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 import time
-import uuid
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
@@ -66,6 +65,7 @@ class Run:
         self._writer = Writer(root, info.project, config=config, fs=fs, time_ns=time_ns)
         self._blobs = BlobStore(self._writer.root, fs)
         self._known: dict[tuple[Any, ...], ShapeKey] = {}
+        self._last: ShapeKey | None = None
         self._system: dict[tuple[str, ...], ShapeKey] = {}
         self._step = info.first_step
         self._owner = os.getpid()
@@ -105,7 +105,9 @@ class Run:
         if not alive_page[0]:
             after_fork_in_child()
         try:
-            shape = self._known.get((*data,))
+            shape = self._last
+            if shape is None or [*data] != shape.listed:
+                shape = self._last = self._known.get((*data,))
         except TypeError:
             raise UsageError(f"log() takes a dict of names and values, not {type(data).__name__}") from None
         if shape is not None and type(data) is dict and [*map(type, data.values())] == shape.floats:
@@ -225,7 +227,7 @@ class Run:
             values.printable(str(text)),
             level,
             self._checked_step(step) if step is not None else None,
-            uuid.uuid4().hex,
+            os.urandom(16).hex(),
         )
         self._writer.append(record)
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
-import importlib.util
 import os
-import random
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from eventlog import mounts, names, values
-from eventlog import resume as resuming
 from eventlog.blobs import BlobStore
 from eventlog.config import Environment, WriterConfig, read_environment
 from eventlog.errors import EventLogWarning, StorageError, UsageError
 from eventlog.identity import RunInfo
 from eventlog.run import Level, Run, finish_open_runs
-from eventlog.spool import Spool
+
+if TYPE_CHECKING:
+    from eventlog import resume as resuming
+    from eventlog.spool import Spool
 
 Resume = Literal["never", "allow", "must"]
 _current: list[Run] = []
@@ -152,6 +151,8 @@ def _place(root: str, settings: WriterConfig) -> tuple[str, Spool | None]:
             f"{root} is on a {mount} mount, where append, rename and fsync are not reliable. Choose a local "
             "directory, or set EVENTLOG_NETWORK_MOUNT=spool to write locally and copy sealed segments over",
         )
+    from eventlog.spool import Spool
+
     spool = Spool.for_store(root, settings.spool_dir)
     warnings.warn(
         f"{root} is on a {mount} mount: records are written to {spool.directory} and sealed segments are copied "
@@ -185,21 +186,30 @@ def _find_earlier(root: str, project: str, name: str | None, run_id: str | None)
     """Ask the store where pyarrow is installed, for it also knows runs whose segments were collected."""
     if not os.path.isdir(root):
         return None
+    import importlib.util
+
+    from eventlog import resume as resuming
+
     if importlib.util.find_spec("pyarrow") and importlib.util.find_spec("numpy"):
-        from eventlog.store import open_store  # noqa: PLC0415 - only here, so that the write path needs no pyarrow
+        from eventlog.store import open_store
 
         return open_store(root).find_run(project, name=name, run_id=run_id)
     return resuming.find_run(root, project, name=name, run_id=run_id)
 
 
 def _fresh_name() -> str:
-    rng = random.SystemRandom()
-    return f"{rng.choice(_ADJECTIVES)}-{rng.choice(_NOUNS)}-{rng.randrange(1000)}"
+    return _words(int.from_bytes(os.urandom(8), "big"))
 
 
 def _name_for(run_id: str) -> str:
     """Return the same name in every process that shares a run id."""
+    import hashlib
+
     number = int.from_bytes(hashlib.sha256(run_id.encode("utf-8", "replace")).digest()[:8], "big")
+    return _words(number)
+
+
+def _words(number: int) -> str:
     adjective, noun = _ADJECTIVES[number % len(_ADJECTIVES)], _NOUNS[number // 64 % len(_NOUNS)]
     return f"{adjective}-{noun}-{number // 4096 % 1000}"
 

@@ -12,10 +12,11 @@ class ShapeKey:
     Attributes:
         number: what records hold instead of the names.
         pack: turns that many floats into the bytes of `Log.values`.
+        listed: the names as a list, to compare the keys of a call with.
         floats: `[float] * len(names)`, to compare the types of a call's values with.
     """
 
-    __slots__ = ("floats", "names", "number", "pack", "rank", "run_id")
+    __slots__ = ("floats", "listed", "names", "number", "pack", "rank", "run_id")
 
     def __init__(self, number: int, run_id: str, rank: int | None, metric_names: tuple[str, ...]) -> None:
         """Prepare the packer."""
@@ -23,6 +24,7 @@ class ShapeKey:
         self.run_id = run_id
         self.rank = rank
         self.names = metric_names
+        self.listed = list(metric_names)
         self.pack = struct.Struct(f"<{len(metric_names)}d").pack
         self.floats = [float] * len(metric_names)
 

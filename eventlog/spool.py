@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +31,8 @@ class Spool(NamedTuple):
     @classmethod
     def for_store(cls, store: str, spool_dir: str | None) -> Spool:
         """Return the spool of a store: the same directory in every process of this user."""
+        import hashlib
+
         base = spool_dir or os.path.join(
             os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "eventlog", "spool"
         )
@@ -82,6 +82,8 @@ def ship(source: str, target: str) -> Shipped:
 
 
 def _copy(path: str, destination: str) -> None:
+    import shutil
+
     os.makedirs(os.path.dirname(destination), exist_ok=True)
     temporary = os.path.join(os.path.dirname(destination), names.temporary_name(os.path.basename(path)))
     with open(path, "rb") as read, open(temporary, "xb") as write:

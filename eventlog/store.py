@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from eventlog import arrow, query, tail
 from eventlog import manifest as manifests
@@ -21,6 +20,9 @@ from eventlog.resume import Earlier
 from eventlog.snapshot import ReaderCache
 from eventlog.view import View, name_of
 from eventlog.views import Views
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pads
 
 
 class Since(NamedTuple):
@@ -249,11 +251,15 @@ class Store:
     def dataset(self, project: str, table: str = "metrics") -> pads.Dataset:
         """Return a pyarrow Dataset over exactly the snapshot's files, with the union of their columns.
 
+        Columns that are dictionaries elsewhere are plain strings here, so that grouping works across files.
+
         For `runs`, which has files of parts, the dataset is the merged table in memory.
 
         Raises:
             UsageError: no such project or table.
         """
+        import pyarrow.dataset as pads
+
         _check_table(table)
         if table == "runs":
             return pads.dataset(self.runs(project))
@@ -261,7 +267,7 @@ class Store:
         def ask(view: View) -> pads.Dataset:
             readers = [selected.reader for selected in view.snapshot.select(table, None)]
             columns = sorted({c for reader in readers for c in arrow.metric_columns(table, reader.schema)})
-            schema = arrow.table_schema(table, [] if table == "events" else columns)
+            schema = arrow.plain_schema(arrow.table_schema(table, [] if table == "events" else columns))
             return pads.dataset(view.snapshot.paths(table), schema=schema, format="parquet")
 
         return self._views.answer(project, ask)

@@ -30,7 +30,7 @@ def demo(directory: str | None, seconds: float, no_serve: bool, as_json: bool) -
     compared with what was recorded. The store is kept. Exit code 0: nothing lost, nothing doubled, every value
     equal; 1: not so; 2: the call was wrong.
     """
-    from eventlog.demo import present  # noqa: PLC0415 - the trainings import this package, and need none of that
+    from eventlog.demo import present
 
     del no_serve
     previous = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}

@@ -51,7 +51,7 @@ def replay(job: Job) -> None:
 
 def _last_step(job: Job) -> int | None:
     """Ask the store, as a training that resumes without a checkpoint of its own would."""
-    from eventlog.store import open_store  # noqa: PLC0415 - a training that starts anew needs no pyarrow
+    from eventlog.store import open_store
 
     found = open_store(job.root).find_run(job.project, name=job.name)
     return None if found is None else found.last_step

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DESIGN = (ROOT / "eventlog" / "DESIGN.md").read_text(encoding="utf-8")
 NUMBERS = [
-    int(number) for number in re.findall(r"^(\d+)\. \S", DESIGN.split("## Invariants")[1].split("\n## ")[0], re.M)
+    int(number)
+    for number in re.findall(r"^(\d+)\. \S", DESIGN.split("## Invariants")[1].split("\n## ")[0], re.MULTILINE)
 ]
 
 
@@ -23,7 +24,7 @@ def marked_tests() -> dict[int, list[str]]:
 
 
 def test_the_invariants_are_numbered_from_1_to_13():
-    assert NUMBERS == list(range(1, 14))
+    assert list(range(1, 14)) == NUMBERS
 
 
 @pytest.mark.parametrize("number", NUMBERS)

@@ -22,7 +22,8 @@ def blocks(language: str) -> list[str]:
 
 def test_the_python_blocks_run_one_after_the_other(tmp_path):
     script = tmp_path / "readme.py"
-    fold = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'compactor', 'run', './eventlog-store', '--once'], check=True)\n"
+    command = "[sys.executable, '-m', 'compactor', 'run', './eventlog-store', '--once']"
+    fold = f"import subprocess, sys; subprocess.run({command}, check=True)\n"
     log, *read = blocks("python")
     assert len(read) == 3
     script.write_text("\n".join([log, fold, *read]), encoding="utf-8")

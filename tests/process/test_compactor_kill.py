@@ -30,7 +30,8 @@ KILLED_AT_STEP = """
                     os.kill(os.getpid(), signal.SIGKILL)
             return super().__getattribute__(name)
 
-    take_turn(Deadly(), sys.argv[1], "p", CompactorConfig(batch_bytes=6000, fanout=2, grace_s=0.0, segment_retention_s=0.0))
+    config = CompactorConfig(batch_bytes=6000, fanout=2, grace_s=0.0, segment_retention_s=0.0)
+    take_turn(Deadly(), sys.argv[1], "p", config)
     print("survived")
 """
 

@@ -46,8 +46,21 @@ def test_a_project_name_is_read_back_or_refused_when_it_is_built(name):
 
 @given(strategies.project_names())
 def test_an_encoded_project_name_is_one_inert_path_component(name):
+    check_inert(name)
+
+
+@pytest.mark.parametrize("name", strategies.HOSTILE_NAMES)
+def test_a_hostile_project_name_is_read_back_and_inert(name):
     encoded = encoded_or_none(name)
-    assume(encoded is not None)
+    assert encoded is None or names.decode_name(encoded) == name
+    assert (encoded is None) == (name in ("", "x" * 201, "é" * 67))
+    check_inert(name)
+
+
+def check_inert(name: str) -> None:
+    encoded = encoded_or_none(name)
+    if encoded is None:
+        return
     assert encoded.isascii()
     assert encoded.isprintable()
     assert not set(encoded) & set('/\\:*?"<>| ')

@@ -22,7 +22,7 @@ from compactor.config import CompactorConfig
 from compactor.fold import fold
 from compactor.plan import plan_merges
 from eventlog import manifest as manifests
-from eventlog import names, schema, spans
+from eventlog import names, schema, segment, spans
 from eventlog.config import WriterConfig
 from eventlog.errors import UsageError
 from eventlog.fs import LOCAL, LocalFs
@@ -200,6 +200,27 @@ def test_records_written_twice_after_a_failed_sync_are_duplicates_and_no_finding
     fold_all(root)
     again = verify(root)
     assert (again.findings, again.records, again.duplicates) == ([], 4, 2)
+
+
+def test_a_record_whose_first_copy_is_damaged_counts_from_its_second_copy(root: str):
+    run = Run(root, RunInfo(project=PROJECT, run_id="id", name="run"), config=QUIET, fs=FailingSync())
+    for step in range(5):
+        run.log({"loss": float(step)})
+    run.flush()
+    run.finish()
+    (path, *_) = segment_files(root)
+    data = LOCAL.read(path)
+    logs = [item for item in segment.items(data, segment.parse_header(data, path)) if is_log(item)]
+    with open(path, "r+b") as file:
+        file.seek(logs[2].offset)
+        file.write(bytes(logs[2].end - logs[2].offset))
+    report = verify(root)
+    assert [finding.code for finding in report.findings] == ["damaged"]
+    assert (report.records, report.duplicates, report.gaps) == (7, 5, 0)
+
+
+def is_log(item: segment.Item | segment.Damage) -> bool:
+    return isinstance(item, segment.Item) and isinstance(item.record, schema.Log)
 
 
 @pytest.mark.invariant(4)

@@ -164,6 +164,15 @@ def test_damage_that_a_fold_set_aside_is_quarantined_not_damaged(root: str):
     assert any("the copy is not in the quarantine" in finding.message for finding in verify(root).findings)
 
 
+def test_damage_that_came_after_the_fold_is_not_hidden_by_what_was_set_aside(root: str):
+    path = segments(root)[0]
+    offsets = record_offsets(path)
+    flip(path, offsets[5][1] - 3)
+    fold_all(root)
+    flip(path, offsets[9][1] - 3)
+    assert codes(verify(root)) == ["damaged", "gap", "quarantined"]
+
+
 def test_a_flipped_bit_in_a_folded_segment_is_found_and_nothing_is_lost(folded: str):
     path = segments(folded)[0]
     flip(path, record_offsets(path)[5][1] - 3)
