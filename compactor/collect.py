@@ -44,7 +44,10 @@ def collect(
         OSError: as the file system raises it.
     """
     kept_manifests, damaged = _load_all(fs, root, project)
-    listed = retention.list_expired(root, survey(fs, root, project), kept_manifests, config, time_ns())
+    if kept_manifests:
+        # Whoever linked the newest may have been killed before it synced the name.
+        fs.sync_dir(names.manifests_dir(root, project))
+    listed = retention.list_expired(root, project, survey(fs, root, project), kept_manifests, config, time_ns())
     result = Collected([], 0, {})
     if damaged:
         # What a damaged manifest names is unknown, so nothing that it may need can go.

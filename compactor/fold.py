@@ -14,7 +14,7 @@ from compactor.errors import LostRaceError
 from eventlog import manifest as manifests
 from eventlog import names, tail
 from eventlog.columns import Batch
-from eventlog.errors import NewerFormatError
+from eventlog.errors import DataError, NewerFormatError
 from eventlog.fs import Fs
 from eventlog.manifest import Gap, Manifest, Watermark
 
@@ -149,6 +149,8 @@ def _publish(fs: Fs, root: str, parent: Manifest, gathered: _Gathered, time_ns: 
     )
     try:
         return commit(fs, root, project, change, time_ns=time_ns)
-    except BaseException:
+    except (LostRaceError, DataError):
+        # Only when it is certain that nothing was published; after any other error the files may be named by a
+        # manifest, and if they are not, collect removes them.
         stage.discard(fs, root, project, staged)
         raise

@@ -30,18 +30,20 @@ class Listed(NamedTuple):
     staging: list[str]
 
 
-def list_expired(root: str, survey: Survey, kept: list[Manifest], config: CompactorConfig, now_ns: int) -> Listed:
+def list_expired(
+    root: str, project: str, survey: Survey, kept: list[Manifest], config: CompactorConfig, now_ns: int
+) -> Listed:
     """Return what may go.
 
     Args:
         root: the store.
+        project: the project.
         survey: of the project's files, made after `kept` was loaded or before: neither matters, for files only
             become unneeded, and new ones are younger than the grace period.
         kept: every intact manifest, oldest first.
         config: the rules.
         now_ns: the time.
     """
-    project = kept[-1].project if kept else ""
     grace_ns = int(config.grace_s * 1e9)
     expired = [manifest.version for manifest, successor in pairwise(kept) if successor.created_ns <= now_ns - grace_ns]
     gone = set(expired)

@@ -44,16 +44,21 @@ def survey(fs: Fs, root: str, project: str) -> Survey:
     for writer_id in tail.writers(fs, root, project):
         directory = names.writer_dir(root, project, writer_id)
         found[writer_id] = _segments(fs, directory)
+        _add_staging(fs, directory, staging)
     data: dict[str, list[Entry]] = {}
     snapshot = names.snapshot_dir(root, project)
     for table in names.TABLES:
         entries = fs.entries(os.path.join(snapshot, "data", table))
         data[table] = [entry for entry in entries if names.is_data_file_name(entry.name)]
-    for directory in (names.manifests_dir(root, project), names.quarantine_dir(root, project)):
-        for entry in fs.entries(directory):
-            if names.is_temporary(entry.name):
-                staging[os.path.join(directory, entry.name)] = entry
+    for directory in (names.manifests_dir(root, project), names.quarantine_dir(root, project), names.blobs_dir(root)):
+        _add_staging(fs, directory, staging)
     return Survey(found, data, staging)
+
+
+def _add_staging(fs: Fs, directory: str, staging: dict[str, Entry]) -> None:
+    for entry in fs.entries(directory):
+        if names.is_temporary(entry.name):
+            staging[os.path.join(directory, entry.name)] = entry
 
 
 def _segments(fs: Fs, directory: str) -> list[SegmentFile]:

@@ -15,6 +15,7 @@ from compactor.errors import LostRaceError
 from compactor.fold import fold
 from compactor.plan import Merge, plan_merges
 from eventlog import manifest as manifests
+from eventlog.errors import DataError
 from eventlog.fs import Fs
 
 
@@ -128,6 +129,6 @@ def _merge_one(fs: Fs, root: str, manifest: manifests.Manifest, planned: Merge, 
     change = Change(action="compact", added=staged, removed=[file.path for file in planned.files])
     try:
         commit(fs, root, manifest.project, change, time_ns=time_ns)
-    except BaseException:
+    except (LostRaceError, DataError):
         stage.discard(fs, root, manifest.project, staged)
         raise

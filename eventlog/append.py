@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING, Final
 
 from eventlog import frame, names, schema, segment
-from eventlog.fs import write_all
+from eventlog.fs import staged, write_all
 
 if TYPE_CHECKING:
     from eventlog.fs import Fs
@@ -130,19 +132,6 @@ class OpenSegment:
         """
         self.write(frame.build(payload, self.next_seq), 1)
 
-    def unsynced_payloads(self) -> list[bytes]:
-        """Read back the records that no sync has confirmed, as far as their checksums hold.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-        data = self._fs.pread(self.fd, self.offset - self.synced_offset, self.synced_offset)
-        return [
-            data[part.offset + frame.HEADER_BYTES : part.end]
-            for part in segment.walk(data, 0, 0)
-            if isinstance(part, segment.Stretch) and not part.structural
-        ]
-
     def sync(self) -> None:
         """Make all frames durable that were complete when the call began.
 
@@ -159,8 +148,11 @@ class OpenSegment:
         Raises:
             OSError: the segment stays open.
         """
+        self.write(self._seal_frame(final=final))
+
+    def _seal_frame(self, *, final: bool) -> bytes:
         record = schema.Seal(self.next_seq, self.header.first_seq + self.next_seq, final)
-        self.write(frame.build(schema.encode(record), self.next_seq, structural=True))
+        return frame.build(schema.encode(record), self.next_seq, structural=True)
 
     def publish(self) -> str:
         """Sync, rename to the sealed name, sync the directory, close; return the sealed path.
@@ -174,6 +166,43 @@ class OpenSegment:
         self._fs.sync_dir(self._directory)
         self.close()
         return sealed
+
+    def republish(self, *, complete: bool) -> str:
+        """After a failed sync the descriptor lies: write all frames again, to a new file under the sealed name.
+
+        The bytes and their offsets stay as they are, so readers in the middle of the segment go on. The open
+        name goes last.
+
+        Args:
+            complete: the segment ends with its seal frame already.
+
+        Raises:
+            OSError: the frames could not be read back, or not be written and synced; nothing has changed.
+        """
+        data = self._read_back()
+        if not complete:
+            data += self._seal_frame(final=False)
+        name = names.segment_name(self.header.segno, sealed=True)
+        sealed = os.path.join(self._directory, name)
+        with staged(self._fs, self._directory, name) as (temporary, fd):
+            write_all(self._fs, fd, data)
+        self._fs.rename(temporary, sealed)
+        self._fs.sync_dir(self._directory)
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.unlink(self.path)
+        self.close()
+        return sealed
+
+    def _read_back(self) -> bytes:
+        data = self._fs.pread(self.fd, self.offset, 0)
+        end = segment.HEADER_BYTES
+        for part in segment.walk(data, end, 0):
+            if isinstance(part, segment.Damage):
+                break
+            end = part.end
+        if end != self.offset:
+            raise OSError(errno.EIO, f"{self.path} cannot be read back beyond byte {end}")
+        return data
 
     def close(self) -> None:
         """Close the descriptor, and with it the lock."""

@@ -51,7 +51,7 @@ class BlobStore:
     def _put_chunks(self, chunks: Iterator[bytes]) -> BlobRef:
         import hashlib
 
-        staging = os.path.join(self._root, names.BLOBS, "sha256")
+        staging = names.blobs_dir(self._root)
         self._fs.make_dirs(staging)
         digest = hashlib.sha256()
         size = 0

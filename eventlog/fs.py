@@ -132,6 +132,9 @@ class LocalFs:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(directory)
             self.sync_dir(os.path.dirname(directory))
+        if not missing:
+            # Whoever made it may have been killed before it synced the name.
+            self.sync_dir(os.path.dirname(probe))
 
     def entries(self, path: str) -> list[Entry]:
         """Scan with one stat a name; names that vanish meanwhile are left out."""
@@ -238,7 +241,7 @@ def put_if_absent(fs: Fs, directory: str, name: str, data: Buffer) -> bool:
         False when the name was taken: nothing has changed.
 
     Raises:
-        OSError: as the file system raises it; the name is not taken by us.
+        OSError: as the file system raises it; whether the name is taken, and by us, has to be looked at.
     """
     with staged(fs, directory, name) as (temporary, fd):
         write_all(fs, fd, data)
@@ -247,6 +250,7 @@ def put_if_absent(fs: Fs, directory: str, name: str, data: Buffer) -> bool:
     except FileExistsError:
         return False
     finally:
-        fs.unlink(temporary)
+        with contextlib.suppress(OSError):
+            fs.unlink(temporary)
     fs.sync_dir(directory)
     return True

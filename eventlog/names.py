@@ -152,6 +152,11 @@ def blob_path(root: str, digest: str) -> str:
     return os.path.join(root, BLOBS, "sha256", digest[:2], digest)
 
 
+def blobs_dir(root: str) -> str:
+    """Return the directory that holds the directories of blobs, and blobs that are being written."""
+    return os.path.join(root, BLOBS, "sha256")
+
+
 def snapshots_dir(root: str) -> str:
     """Return the directory that holds one snapshot directory a project."""
     return os.path.join(root, SNAPSHOTS)

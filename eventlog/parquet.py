@@ -63,8 +63,11 @@ class _Sink:
         self._fd = fd
         self.digest = hashlib.sha256()
         self.size = 0
+        self.discarded = False
 
     def write(self, data: Buffer) -> int:
+        if self.discarded:
+            return memoryview(data).nbytes
         seam.write_all(self._fs, self._fd, data)
         self.digest.update(data)
         count = memoryview(data).nbytes
@@ -121,7 +124,11 @@ class Writer:
         self._fd = fs.create(self._full_path)
         self._sink = _Sink(fs, self._fd)
         self._file = pa.PythonFile(self._sink, mode="w")
-        self._writer = pq.ParquetWriter(self._file, schema, **_options(table, schema, level))
+        try:
+            self._writer = pq.ParquetWriter(self._file, schema, **_options(table, schema, level))
+        except BaseException:
+            self.discard()
+            raise
         self.rows = 0
 
     def write(self, table: pa.Table) -> None:
@@ -151,6 +158,8 @@ class Writer:
 
     def discard(self) -> None:
         """Remove the staged file: it was not needed, or could not be finished."""
+        # Arrow's destructor writes a footer: it must not reach a descriptor that may be somebody else's by then.
+        self._sink.discarded = True
         with contextlib.suppress(OSError):
             self._fs.close(self._fd)
         with contextlib.suppress(FileNotFoundError):

@@ -7,8 +7,6 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from eventlog import schema
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,9 +23,6 @@ class Owner(Protocol):
 
     def detach(self, distrusted: OpenSegment) -> None:
         """Stop appending to a segment; the next record starts a new one."""
-
-    def new_segment(self, first_seq: int) -> OpenSegment:
-        """Create a segment of the same writer, for records from `first_seq` on."""
 
 
 class _Retired(NamedTuple):
@@ -106,15 +101,17 @@ class Sealer:
     def _publish_retired(self) -> None:
         while self._retired:
             segment, complete, distrusted = self._retired[0]
-            if distrusted:
-                self._rewrite(segment)
-                self._retired.pop(0)
-                continue
             try:
-                sealed = segment.publish() if complete else None
-                if not complete:
+                if distrusted:
+                    sealed = segment.republish(complete=complete)
+                elif complete:
+                    sealed = segment.publish()
+                else:
+                    sealed = None
                     segment.sync()
             except OSError:
+                if distrusted:
+                    raise
                 self._retired[0] = _Retired(segment, complete, distrusted=True)
                 continue
             segment.close()
@@ -122,40 +119,11 @@ class Sealer:
             if sealed is not None and self._owner.on_sealed is not None:
                 self._owner.on_sealed(sealed)
 
-    def _rewrite(self, distrusted: OpenSegment) -> None:
-        """After a failed sync the descriptor lies: write what it may have lost again, under the same seqs.
-
-        The frames go to a sealed segment of their own. Readers order segments by their first seq and skip
-        what they have already seen, so it does not matter which of the two copies survives.
-
-        Raises:
-            OSError: that failed too.
-        """
-        payloads = distrusted.unsynced_payloads()
-        if payloads:
-            copy = self._owner.new_segment(distrusted.header.first_seq + distrusted.next_seq - len(payloads))
-            try:
-                _fill(copy, distrusted, payloads)
-                copy.publish()
-            finally:
-                copy.close()
-        with contextlib.suppress(OSError):
-            distrusted.close()
-
     def drop_inherited(self) -> None:
         """Close, in a forked child, what the parent retired."""
         for item in self._retired:
             with contextlib.suppress(OSError):
                 item.segment.close()
-
-
-def _fill(copy: OpenSegment, original: OpenSegment, payloads: list[bytes]) -> None:
-    for payload in payloads:
-        record = schema.decode(payload)
-        if isinstance(record, schema.Log | schema.System) and record.shape not in copy.shapes:
-            copy.announce(original.shapes[record.shape])
-        copy.append(payload)
-    copy.write_seal(final=False)
 
 
 class Background(Protocol):

@@ -22,7 +22,7 @@ def summarise(runs: RunParts, table: str, block: Block) -> None:
         if len(steps):
             part.reach_step(int(steps.max()))
     for index, name in enumerate(block.names):
-        with np.errstate(invalid="ignore"):  # inf - inf is NaN, and that is its mean
+        with np.errstate(invalid="ignore", over="ignore"):  # what a sum of floats comes to is its mean
             part.add_stat(name, _column_stat(block, block.values[:, index]))
 
 
@@ -41,8 +41,8 @@ def _column_stat(block: Block, column: NDArray[np.float64]) -> Stat:
     low_step = high_step = None
     if len(numbers):
         low, high = float(numbers.min()), float(numbers.max())
-        low_step = _step_at(block, int((column == low).argmax()))
-        high_step = _step_at(block, int((column == high).argmax()))
+        low_step = _lowest_step(block, column == low)
+        high_step = _lowest_step(block, column == high)
     return Stat(
         count=len(column),
         nans=nans,
@@ -58,7 +58,8 @@ def _column_stat(block: Block, column: NDArray[np.float64]) -> Stat:
     )
 
 
-def _step_at(block: Block, row: int) -> int | None:
-    if block.step is None or (block.has_step is not None and not block.has_step[row]):
+def _lowest_step(block: Block, rows: NDArray[np.bool_]) -> int | None:
+    if block.step is None:
         return None
-    return int(block.step[row])
+    steps = block.step[rows if block.has_step is None else rows & block.has_step]
+    return int(steps.min()) if len(steps) else None

@@ -57,8 +57,7 @@ class WriterReader:
     """Reads one writer from its watermark on, into a batch. Not thread-safe; never writes.
 
     It reads files by their growing end, so a torn tail is simply not there yet. Segments are taken in the
-    order of their first seq: after a failed sync a writer repeats records in a later one, and records that
-    were seen already are counted as duplicates and left out.
+    order of their numbers. Records that were seen already are counted as duplicates and left out.
 
     Attributes:
         used_bytes: how many bytes of frames were read.
@@ -125,28 +124,15 @@ class WriterReader:
 
     def _sources(self) -> list[_Source]:
         listed: dict[int, bool] = {}
-        for entry in self._fs.entries(self._directory):
-            parsed = names.parse_segment_name(entry.name)
-            if parsed is not None and parsed[0] >= self._mark.segno:
-                listed[parsed[0]] = listed.get(parsed[0], False) or parsed[1]
-        if listed:
-            self._add_renamed_meanwhile(listed)
-        sources = [source for segno in sorted(listed) if (source := self._source(segno, sealed=listed[segno]))]
-        return sorted(sources, key=lambda source: (source.header.first_seq, source.segno))
-
-    def _add_renamed_meanwhile(self, listed: dict[int, bool]) -> None:
-        """A listing is no snapshot: a segment that is sealed while it runs can be missing under both names."""
-        first = self._mark.segno or 1
-        for segno in range(first, max(listed)):
-            if segno in listed:
-                continue
-            for sealed in (True, False):
-                try:
-                    self._fs.size(self._path(segno, sealed=sealed))
-                except FileNotFoundError:
-                    continue
-                listed[segno] = sealed
+        # A listing is no snapshot: a segment that is sealed meanwhile can be missing under both its names, once.
+        for _ in range(2):
+            for entry in self._fs.entries(self._directory):
+                parsed = names.parse_segment_name(entry.name)
+                if parsed is not None and parsed[0] >= self._mark.segno:
+                    listed[parsed[0]] = listed.get(parsed[0], False) or parsed[1]
+            if listed and len(listed) == max(listed) - (self._mark.segno or 1) + 1:
                 break
+        return [source for segno in sorted(listed) if (source := self._source(segno, sealed=listed[segno]))]
 
     def _path(self, segno: int, *, sealed: bool) -> str:
         return os.path.join(self._directory, names.segment_name(segno, sealed=sealed))

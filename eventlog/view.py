@@ -99,7 +99,8 @@ class View:
         parts = self.identities()
         deleted = {run_id for run_id, part in parts.items() if part.is_deleted}
         if runs is None:
-            return {run_id for run_id in parts if run_id not in deleted} if deleted else None
+            # Events of no run, such as `dropped`, are there whatever was deleted.
+            return {"", *(run_id for run_id in parts if run_id not in deleted)} if deleted else None
         found: set[str] = set()
         for run in runs:
             matching = {run} if run in parts else {key for key, part in parts.items() if name_of(part) == run}

@@ -286,24 +286,15 @@ class Writer:
         self._losses.pending = 0
 
     def _open(self) -> OpenSegment:
-        self._segment = self.new_segment(self._next_seq)
+        self._segno += 1
+        header = segment.Header(self.writer_id, self._segno, self._next_seq, self.time_ns())
+        self._segment = OpenSegment(self._fs, self.root, header, self.project)
         self._born_s = time.monotonic()
         interval_s = self.config.sync_interval_s
         if interval_s is not None and self._thread is None:
             name = f"eventlog-sync-{self.writer_id[-6:]}"
             self._thread = sealer.start_thread(self, self._wake, interval_s, name)
         return self._segment
-
-    def new_segment(self, first_seq: int) -> OpenSegment:
-        """Create the next segment file, for records from `first_seq` on.
-
-        Raises:
-            OSError: as the file system raises it.
-        """
-        with self.lock:
-            self._segno += 1
-            header = segment.Header(self.writer_id, self._segno, first_seq, self.time_ns())
-            return OpenSegment(self._fs, self.root, header, self.project)
 
     def current_segment(self) -> OpenSegment | None:
         """Return the segment that is being appended to, if any."""

@@ -119,7 +119,6 @@ def test_segments_stay_when_the_snapshot_that_covers_them_is_damaged():
 
 
 @pytest.mark.invariant(7)
-@pytest.mark.xfail(strict=True, reason="collect trusts a manifest that a killed process linked and did not sync")
 def test_segments_stay_when_the_manifest_that_covers_them_was_not_yet_durable():
     clock = FakeClock()
     fs = CrashFs(time_ns=clock.time_ns)
@@ -141,7 +140,6 @@ def test_segments_stay_when_the_manifest_that_covers_them_was_not_yet_durable():
 
 
 @pytest.mark.invariant(9)
-@pytest.mark.xfail(strict=True, reason="retention takes the project's name from a manifest, and there is none")
 def test_what_a_killed_first_fold_left_is_collected():
     clock = FakeClock()
     start = CrashFs(time_ns=clock.time_ns)
@@ -160,7 +158,6 @@ def test_what_a_killed_first_fold_left_is_collected():
 
 
 @pytest.mark.invariant(9)
-@pytest.mark.xfail(strict=True, reason="nobody collects the staging files of blobs")
 def test_what_a_killed_writer_left_of_a_blob_is_collected():
     clock = FakeClock()
     fs = CrashFs(time_ns=clock.time_ns)

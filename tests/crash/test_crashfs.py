@@ -81,7 +81,6 @@ def test_without_a_crash_it_behaves_as_the_real_file_system(tmp_path):
     assert story(CrashFs(), "/disk") == story(LOCAL, str(tmp_path))
 
 
-@pytest.mark.xfail(strict=True, reason="LocalFs trusts a directory that a killed process made and did not sync")
 def test_making_directories_syncs_the_one_that_a_killed_process_left(tmp_path):
     synced: list[str] = []
 

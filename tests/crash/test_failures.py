@@ -229,10 +229,6 @@ def repeated_late(fs: CrashFs) -> list[int]:
     return kept
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a copy made after a failed sync has a number of its own, which the reader's order and watermark do not fit",
-)
 def test_a_copy_that_is_numbered_after_its_successor_is_read_before_it():
     fs = CrashFs()
     kept = repeated_late(fs)
@@ -240,10 +236,6 @@ def test_a_copy_that_is_numbered_after_its_successor_is_read_before_it():
         assert read(crash.fs)[0] == kept
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a copy made after a failed sync has a number of its own, which the reader's order and watermark do not fit",
-)
 def test_a_store_with_such_a_copy_is_folded_once_and_then_left_alone():
     fs = CrashFs()
     kept = repeated_late(fs)
@@ -253,10 +245,6 @@ def test_a_store_with_such_a_copy_is_folded_once_and_then_left_alone():
     assert (again.commits, again.manifest.version) == (0, manifest.version)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a copy made after a failed sync has a number of its own, which the reader's order and watermark do not fit",
-)
 def test_such_a_copy_is_folded_in_small_batches_without_losing_what_follows_it():
     fs = CrashFs()
     kept = repeated_late(fs)
@@ -270,7 +258,6 @@ def test_such_a_copy_is_folded_in_small_batches_without_losing_what_follows_it()
 
 @pytest.mark.invariant(12)
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
-@pytest.mark.xfail(strict=True, reason="a gap in a distrusted segment hides its copy")
 def test_a_writer_in_which_any_one_step_fails_keeps_what_it_says_it_kept(code):
     step = 0
     while True:
@@ -304,7 +291,6 @@ def test_a_writer_in_which_any_one_step_fails_keeps_what_it_says_it_kept(code):
     assert step > 100
 
 
-@pytest.mark.xfail(strict=True, reason="the parquet library ends a discarded file when it is garbage collected")
 def test_a_discarded_parquet_file_writes_nothing_into_the_file_that_gets_its_descriptor():
     fs = CrashFs()
     schema = pa.schema([("x", pa.float64())])

@@ -185,7 +185,6 @@ def steps_of(start: CrashFs) -> list[int]:
 
 @pytest.mark.invariant(5)
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
-@pytest.mark.xfail(strict=True, reason="files are discarded although the manifest that names them was linked")
 def test_a_fold_in_which_any_one_step_fails_leaves_a_whole_store(code):
     start = store()
     expected = undisturbed(start)
@@ -198,7 +197,6 @@ def test_a_fold_in_which_any_one_step_fails_leaves_a_whole_store(code):
         check_rerun(fs, expected)
 
 
-@pytest.mark.xfail(strict=True, reason="a parquet file whose first bytes cannot be written stays open")
 def test_a_fold_in_which_any_one_step_fails_leaves_no_descriptor_open():
     start = store()
     for step in steps_of(start):

@@ -12,7 +12,6 @@ from eventlog.testing import CrashFs, FakeClock, Script, contents, play, scripts
 
 ROOT, PROJECT = "/store", "p"
 BIG = WriterConfig(sync_interval_s=None)
-pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in reduce:RuntimeWarning")
 
 
 def played(stores: list[Script], *, config: WriterConfig = BIG) -> CrashFs:

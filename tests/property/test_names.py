@@ -14,7 +14,7 @@ from eventlog.testing import strategies
 MODULE_COVERS = {
     "encode_name", "decode_name", "segment_name", "parse_segment_name", "manifest_name", "parse_manifest_name",
     "data_file_name", "is_data_file_name", "data_file_path", "parse_data_file_path", "new_id", "is_writer_id",
-    "temporary_name", "is_temporary", "blob_path", "is_digest", "quarantine_name",
+    "temporary_name", "is_temporary", "blob_path", "blobs_dir", "is_digest", "quarantine_name",
     "segments_dir", "project_segments_dir", "writer_dir", "snapshots_dir", "snapshot_dir", "manifests_dir",
     "manifest_path", "quarantine_dir",
 }  # fmt: skip

@@ -16,7 +16,6 @@ from eventlog.runs import RunPart, RunParts
 from eventlog.testing import strategies
 
 SHAPE = schema.Shape(0, "run-a", None, ["loss", "acc"], 0)
-pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in reduce:RuntimeWarning")
 
 
 def plain(parts: RunParts) -> dict[str, Any]:

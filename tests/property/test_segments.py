@@ -14,7 +14,6 @@ from eventlog.testing import CrashFs, FakeClock, Script, contents, play, scripts
 
 ROOT, PROJECT = "/store", "p"
 ONE_SEGMENT = WriterConfig(sync_interval_s=None)
-pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in reduce:RuntimeWarning")
 
 
 class Written(NamedTuple):
