@@ -6,9 +6,11 @@ import atexit
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from eventlog import mounts, names, values
+import msgspec
+
+from eventlog import mounts, names, nicknames, values
 from eventlog.blobs import BlobStore
 from eventlog.config import Environment, WriterConfig, read_environment
 from eventlog.errors import EventLogWarning, StorageError, UsageError
@@ -22,51 +24,6 @@ if TYPE_CHECKING:
 Resume = Literal["never", "allow", "must"]
 _current: list[Run] = []
 _registered: list[int] = []
-
-_ADJECTIVES = (
-    "amber",
-    "brisk",
-    "calm",
-    "deep",
-    "early",
-    "fair",
-    "gentle",
-    "hidden",
-    "ivory",
-    "keen",
-    "lunar",
-    "mild",
-    "noble",
-    "open",
-    "pale",
-    "quiet",
-    "rapid",
-    "solid",
-    "tidal",
-    "vivid",
-)
-_NOUNS = (
-    "acre",
-    "brook",
-    "cedar",
-    "dune",
-    "ember",
-    "field",
-    "grove",
-    "harbor",
-    "inlet",
-    "jetty",
-    "knoll",
-    "lake",
-    "marsh",
-    "north",
-    "orchard",
-    "pine",
-    "ridge",
-    "stone",
-    "trail",
-    "wave",
-)
 
 
 def init(
@@ -106,37 +63,49 @@ def init(
             written and they say `on_error="raise"`.
     """
     environment = read_environment()
-    mode: str = resume if isinstance(resume, str) else ("allow" if resume else "never")
-    if mode not in ("never", "allow", "must"):
-        raise UsageError(f'resume must be "never", "allow" or "must", not {resume!r}')
-    settings = settings or environment.writer
-    project = str(project or environment.project or "default")
     wanted_root = os.path.abspath(os.fspath(dir) if dir is not None else environment.store_dir)
-    root, spool = _place(wanted_root, settings)
-    name = name or environment.name
-    info = _identify(wanted_root, project, name, id or environment.run_id, mode, environment)
-    kept, problems = values.plain_mapping(dict(config or {}), BlobStore(root))
-    for key, problem in problems.items():
-        warnings.warn(f"config key {key!r} was not kept: {problem}", EventLogWarning, stacklevel=2)
-    info = RunInfo(
-        project=project,
-        run_id=info.run_id,
-        name=info.name,
-        group=None if group is None else str(group),
-        tags=[str(tag) for tag in tags],
-        config=kept,
-        rank=environment.rank,
-        world_size=environment.world_size,
-        mode=info.mode,
-        first_step=info.first_step,
-    )
-    run = Run(root, info, config=settings)
-    if spool is not None:
-        spool.follow(run)
+    names_given = _Given(project or environment.project, name or environment.name, id or environment.run_id)
+    info = _identify(wanted_root, names_given, _mode(resume), environment)
+    run = _start(wanted_root, info, config, group, tags, settings or environment.writer)
     if not _registered:
         _registered.append(1)
         atexit.register(finish_open_runs)
     _current[:] = [run]
+    return run
+
+
+class _Given(NamedTuple):
+    """What the caller or the environment calls the run."""
+
+    project: str | None
+    name: str | None
+    run_id: str | None
+
+
+def _mode(resume: object) -> str:
+    mode: str = resume if isinstance(resume, str) else ("allow" if resume else "never")
+    if mode not in ("never", "allow", "must"):
+        raise UsageError(f'resume must be "never", "allow" or "must", not {resume!r}')
+    return mode
+
+
+def _start(
+    wanted_root: str,
+    info: RunInfo,
+    config: Mapping[str, Any] | None,
+    group: str | None,
+    tags: Sequence[str],
+    settings: WriterConfig,
+) -> Run:
+    root, spool = _place(wanted_root, settings)
+    kept, problems = values.plain_mapping(dict(config or {}), BlobStore(root))
+    for key, problem in problems.items():
+        warnings.warn(f"config key {key!r} was not kept: {problem}", EventLogWarning, stacklevel=3)
+    group = None if group is None else str(group)
+    info = msgspec.structs.replace(info, group=group, tags=[str(tag) for tag in tags], config=kept)
+    run = Run(root, info, config=settings)
+    if spool is not None:
+        spool.follow(run)
     return run
 
 
@@ -163,23 +132,25 @@ def _place(root: str, settings: WriterConfig) -> tuple[str, Spool | None]:
     return spool.directory, spool
 
 
-def _identify(
-    root: str, project: str, name: str | None, run_id: str | None, mode: str, environment: Environment
-) -> RunInfo:
+def _identify(root: str, given: _Given, mode: str, environment: Environment) -> RunInfo:
+    project, name, run_id = str(given.project or "default"), given.name, given.run_id
     if mode == "must" and name is None and run_id is None:
         raise UsageError('resume="must" needs the name or the id of the run')
+    ranks = RunInfo(project=project, run_id="", name="", rank=environment.rank, world_size=environment.world_size)
     earlier = None
     if mode != "never" and (name is not None or run_id is not None):
         earlier = _find_earlier(root, project, name, run_id)
     if earlier is not None:
-        first_step = 0 if earlier.last_step is None else earlier.last_step + 1
-        return RunInfo(project=project, run_id=earlier.run_id, name=earlier.name, mode="resume", first_step=first_step)
+        step = 0 if earlier.last_step is None else earlier.last_step + 1
+        return msgspec.structs.replace(ranks, run_id=earlier.run_id, name=earlier.name, mode="resume", first_step=step)
     if mode == "must":
         what = f"id {run_id!r}" if run_id is not None else f"name {name!r}"
         raise UsageError(f'resume="must": project {project!r} in {root} has no run of {what}')
     shared = run_id is not None and (environment.rank or 0) > 0
-    label = name or (_name_for(run_id) if run_id is not None else _fresh_name())
-    return RunInfo(project=project, run_id=run_id or names.new_id(), name=label, mode="attach" if shared else "new")
+    label = name or (nicknames.name_for(run_id) if run_id is not None else nicknames.fresh())
+    return msgspec.structs.replace(
+        ranks, run_id=run_id or names.new_id(), name=label, mode="attach" if shared else "new"
+    )
 
 
 def _find_earlier(root: str, project: str, name: str | None, run_id: str | None) -> resuming.Earlier | None:
@@ -195,23 +166,6 @@ def _find_earlier(root: str, project: str, name: str | None, run_id: str | None)
 
         return open_store(root).find_run(project, name=name, run_id=run_id)
     return resuming.find_run(root, project, name=name, run_id=run_id)
-
-
-def _fresh_name() -> str:
-    return _words(int.from_bytes(os.urandom(8), "big"))
-
-
-def _name_for(run_id: str) -> str:
-    """Return the same name in every process that shares a run id."""
-    import hashlib
-
-    number = int.from_bytes(hashlib.sha256(run_id.encode("utf-8", "replace")).digest()[:8], "big")
-    return _words(number)
-
-
-def _words(number: int) -> str:
-    adjective, noun = _ADJECTIVES[number % len(_ADJECTIVES)], _NOUNS[number // 64 % len(_NOUNS)]
-    return f"{adjective}-{noun}-{number // 4096 % 1000}"
 
 
 def current_run() -> Run:

@@ -12,9 +12,9 @@ import msgspec
 from eventlog import inspect as inspection
 from eventlog.commands.output import console, emit, json_option, show, store_argument
 from eventlog.present import clean, count
-from eventlog.report import Report
 from eventlog.store import open_store
 from eventlog.verify import verify as run_verify
+from eventlog.verify.report import Report
 
 _COUNTS: Final = (
     "records",

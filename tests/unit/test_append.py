@@ -138,15 +138,27 @@ def test_a_segment_that_cannot_be_begun_is_closed(store: str, faulty: Any):
     assert faulty.calls[-1][0] == "close"
 
 
-def test_unsynced_records_are_read_back(opened: OpenSegment):
+def test_a_segment_written_again_has_the_same_frames_and_a_seal(opened: OpenSegment):
     opened.append(beat(0))
     opened.sync()
     opened.announce(schema.Shape(0, "r", None, ["a"], 0))
     opened.append(beat(1))
-    opened.append(beat(2))
-    assert opened.unsynced_payloads() == [beat(1), beat(2)]
-    opened.sync()
-    assert opened.unsynced_payloads() == []
+    before = LOCAL.read(opened.path)
+    sealed = opened.republish(complete=False)
+    after = LOCAL.read(sealed)
+    assert after.startswith(before)
+    assert len(after) > len(before)
+    assert not os.path.exists(opened.path)
+
+
+def test_a_segment_that_cannot_be_read_back_whole_is_left_as_it_is(opened: OpenSegment):
+    opened.append(beat(0))
+    with open(opened.path, "r+b") as file:
+        file.seek(opened.offset - 1)
+        file.write(b"!")
+    with pytest.raises(OSError, match="cannot be read back"):
+        opened.republish(complete=False)
+    assert os.path.exists(opened.path)
 
 
 def test_sealing_syncs_then_renames_then_syncs_the_name(opened: OpenSegment, faulty: Any):

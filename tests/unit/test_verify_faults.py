@@ -22,8 +22,8 @@ from eventlog import manifest as manifests
 from eventlog.config import WriterConfig
 from eventlog.fs import LOCAL
 from eventlog.manifest import Manifest, Watermark
-from eventlog.report import Report
 from eventlog.verify import verify
+from eventlog.verify.report import Report
 
 PROJECT = "p"
 QUIET = WriterConfig(sync_interval_s=None)

@@ -9,7 +9,7 @@ import msgspec
 
 from eventlog import names, parquet
 from eventlog.fs import Fs
-from eventlog.report import Code
+from eventlog.verify.report import Code
 
 _MARK: Final = '"sha256"'
 

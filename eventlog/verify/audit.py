@@ -11,19 +11,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from eventlog import arrow, names, parquet, spans
+from eventlog import arrow, names, parquet
 from eventlog.arrow import Piece
 from eventlog.checksum import MASK
 from eventlog.errors import DataError
 from eventlog.fs import Fs
 from eventlog.manifest import DataFile, Manifest
 from eventlog.proof import rows_checksum
-from eventlog.recount import Recount
-from eventlog.references import Reference, references
-from eventlog.report import Code
 from eventlog.runs import RunParts
-from eventlog.sources import Say
-from eventlog.spans import EMPTY, Ints, Spans
+from eventlog.verify import spans
+from eventlog.verify.recount import Recount
+from eventlog.verify.references import Reference, references
+from eventlog.verify.report import Code
+from eventlog.verify.sources import Say
+from eventlog.verify.spans import EMPTY, Ints, Spans
 
 _TABLES: Final = ("metrics", "system", "events")
 

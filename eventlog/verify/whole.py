@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from eventlog import manifest as manifests
-from eventlog import names, spans, tail
-from eventlog.account import Account, Accounted
-from eventlog.audit import Audit, Folded
+from eventlog import names, tail
 from eventlog.columns import EventRow
 from eventlog.errors import NewerFormatError, UsageError
 from eventlog.fs import LOCAL, Fs
 from eventlog.manifest import Manifest, Watermark
-from eventlog.references import Blobs, Reference, references
-from eventlog.report import Code, Finding, Note, ProjectReport, Report, total
-from eventlog.spans import Spans
+from eventlog.verify import spans
+from eventlog.verify.account import Account, Accounted
+from eventlog.verify.audit import Audit, Folded
+from eventlog.verify.references import Blobs, Reference, references
+from eventlog.verify.report import Code, Finding, Note, ProjectReport, Report, total
+from eventlog.verify.spans import Spans
 
 _ATTEMPTS = 3
 

@@ -10,8 +10,8 @@ from eventlog import names, segment
 from eventlog.errors import DataError, NewerFormatError
 from eventlog.fs import Fs
 from eventlog.manifest import Quarantined
-from eventlog.report import Code
 from eventlog.segment import Header
+from eventlog.verify.report import Code
 
 _PROBE_BYTES: Final = 4096
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from eventlog import frame, schema, segment, spans
+from eventlog import frame, schema, segment
 from eventlog.checksum import MASK
 from eventlog.columns import Batch, Decoder, EventRow
 from eventlog.fs import Fs
 from eventlog.manifest import Quarantined
 from eventlog.segment import Damage, Header, Item
-from eventlog.sources import Say, Source, Sources
-from eventlog.spans import Spans
+from eventlog.verify import spans
+from eventlog.verify.sources import Say, Source, Sources
+from eventlog.verify.spans import Spans
 
 _BATCH_RECORDS: Final = 16_384
 _BATCH_BYTES: Final = 16 * 1024 * 1024
