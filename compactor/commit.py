@@ -33,6 +33,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         before: the watermarks that a fold started from.
         after: the watermarks that it reached.
         gaps: that it met.
+        filled: gaps of the parent that do not hold any more, for their records arrived late.
         quarantined: what it set aside.
     """
 
@@ -42,6 +43,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     before: dict[str, Watermark] = {}
     after: dict[str, Watermark] = {}
     gaps: list[Gap] = []
+    filled: list[Gap] = []
     quarantined: list[Quarantined] = []
 
 
@@ -60,6 +62,8 @@ def apply(parent: Manifest, change: Change, created_ns: int, committer: str) -> 
         # A watermark that moved means that somebody else folded these records: ours would be doubled.
         if parent.writers.get(writer_id, Watermark()) != mark:
             raise LostRaceError(f"the watermark of {writer_id} moved meanwhile")
+    if any(gap not in parent.gaps for gap in change.filled):
+        raise LostRaceError("a gap was filled meanwhile")
     removed = set(change.removed)
     kept = [(file, tuple(parent.name_sets[file.names]) if file.names >= 0 else ()) for file in parent.files]
     files = [(file, metric_names) for file, metric_names in kept if file.path not in removed]
@@ -80,7 +84,7 @@ def apply(parent: Manifest, change: Change, created_ns: int, committer: str) -> 
         files=numbered,
         name_sets=[list(names) for names in name_sets],
         writers={**parent.writers, **change.after},
-        gaps=[*parent.gaps, *change.gaps],
+        gaps=[*(gap for gap in parent.gaps if gap not in change.filled), *change.gaps],
         quarantined=[*parent.quarantined, *(q for q in change.quarantined if q.name not in known)],
     )
 
@@ -124,9 +128,10 @@ def _folded_rows(parent: Manifest, child: Manifest, change: Change) -> bool:
         before = parent.writers.get(writer_id, Watermark())
         records += mark.records - before.records
         passed += mark.seq - before.seq
-    for gap in change.gaps:
-        missing += gap.last_seq - gap.first_seq + 1
-    return added >= records and records + missing == passed and len(child.gaps) == len(parent.gaps) + len(change.gaps)
+    missing += sum(gap.last_seq - gap.first_seq + 1 for gap in change.gaps)
+    missing -= sum(gap.last_seq - gap.first_seq + 1 for gap in change.filled)
+    gaps = len(parent.gaps) + len(change.gaps) - len(change.filled)
+    return added >= records and records + missing == passed and len(child.gaps) == gaps
 
 
 def totals(manifest: Manifest, table: str) -> tuple[int, int]:

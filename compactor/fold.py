@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from compactor import quarantine, stage
 from compactor.commit import Change, commit
 from compactor.config import CompactorConfig
 from compactor.errors import LostRaceError
+from compactor.late import gather_late
 from eventlog import manifest as manifests
 from eventlog import names, tail
 from eventlog.columns import Batch
@@ -118,9 +121,14 @@ def gather(fs: Fs, root: str, parent: Manifest, config: CompactorConfig, now_ns:
         damages += found.damages
         if found.watermark != mark:
             before[writer_id], after[writer_id] = mark, found.watermark
+    late = gather_late(fs, root, parent, batch)
+    for writer_id, count in late.records.items():
+        reached = after.get(writer_id, parent.writers[writer_id])
+        before[writer_id] = parent.writers[writer_id]
+        after[writer_id] = msgspec.structs.replace(reached, records=reached.records + count)
     known = {item.name for item in parent.quarantined}
     damages = [d for d in damages if _name(d) not in known]
-    change = Change(action="fold", before=before, after=after, gaps=gaps)
+    change = Change(action="fold", before=before, after=after, gaps=[*gaps, *late.left], filled=late.filled)
     return _Gathered(batch, change, damages, more, refused)
 
 
@@ -139,14 +147,7 @@ def _publish(fs: Fs, root: str, parent: Manifest, gathered: _Gathered, time_ns: 
     finally:
         if collecting:
             gc.enable()
-    change = Change(
-        action="fold",
-        added=staged,
-        before=gathered.change.before,
-        after=gathered.change.after,
-        gaps=gathered.change.gaps,
-        quarantined=set_aside,
-    )
+    change = msgspec.structs.replace(gathered.change, added=staged, quarantined=set_aside)
     try:
         return commit(fs, root, project, change, time_ns=time_ns)
     except (LostRaceError, DataError):

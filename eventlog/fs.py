@@ -72,6 +72,9 @@ class Fs(Protocol):
     def entries(self, path: str) -> list[Entry]:
         """List a directory in name order; [] when it does not exist."""
 
+    def names(self, path: str) -> list[str]:
+        """Name what is in a directory, in order and without a stat each; [] when it does not exist."""
+
     def subdirs(self, path: str) -> list[str]:
         """Name the directories in a directory, in order and without a stat each; [] when it does not exist."""
 
@@ -152,6 +155,13 @@ class LocalFs:
                 found.append(Entry(item.name, item.is_dir(follow_symlinks=False), stat.st_size, stat.st_mtime_ns))
         found.sort()
         return found
+
+    def names(self, path: str) -> list[str]:
+        """List without any stat."""
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            return []
 
     def subdirs(self, path: str) -> list[str]:
         """Scan without any stat where the file system tells the type with the name."""

@@ -182,12 +182,8 @@ def from_bytes(data: bytes, path: str) -> Manifest:
 
 def versions(fs: Fs, root: str, project: str) -> list[int]:
     """Return the versions that have a manifest, ascending."""
-    found = (names.parse_manifest_name(entry) for entry in _listed(fs, names.manifests_dir(root, project)))
+    found = (names.parse_manifest_name(name) for name in fs.names(names.manifests_dir(root, project)))
     return sorted(version for version in found if version is not None)
-
-
-def _listed(fs: Fs, directory: str) -> list[str]:
-    return [entry.name for entry in fs.entries(directory)]
 
 
 def load(fs: Fs, root: str, project: str, version: int) -> Manifest:

@@ -15,6 +15,7 @@ from eventlog.segment import Damage, Header, Stretch
 
 WINDOW_BYTES: Final = 32 * 1024 * 1024
 _PROBE_BYTES: Final = 4096
+MISSING: Final = "a segment is missing"
 
 
 class Damaged(NamedTuple):
@@ -77,7 +78,7 @@ class WriterReader:
         self._dropped_before = batch.dropped
         self._gaps: list[Gap] = []
         self._damages: list[Damaged] = []
-        self._reason = "a segment is missing"
+        self._reason = MISSING
         self._segno = watermark.segno
         self._offset = watermark.offset
         self._shape_offset = watermark.shape_offset
@@ -101,7 +102,7 @@ class WriterReader:
         more = False
         for source in self._sources():
             late = source.header.first_seq > self._expected and source.segno != self._segno
-            if late and source.header.created_ns >= missing_before_ns and self._reason == "a segment is missing":
+            if late and source.header.created_ns >= missing_before_ns and self._reason == MISSING:
                 break
             if self._bytes_left <= 0:
                 more = True
@@ -236,7 +237,7 @@ class WriterReader:
             self._gaps.append(
                 Gap(writer_id=self._writer_id, first_seq=self._expected, last_seq=seq - 1, reason=self._reason)
             )
-            self._reason = "a segment is missing"
+            self._reason = MISSING
             self._expected = seq
         seen = min(self._expected - seq, part.count)
         if seen:
@@ -259,7 +260,7 @@ class WriterReader:
                     Gap(writer_id=self._writer_id, first_seq=self._expected, last_seq=seal.next_seq - 1, reason=reason)
                 )
                 self._expected = seal.next_seq
-            self._reason = "a segment is missing"
+            self._reason = MISSING
             self._done = self._done or seal.final
         if source.sealed:
             size = self._fs.size(path)

@@ -279,6 +279,13 @@ class CrashFs:
             directory = self._listed(path)
             return sorted(_entry(name, node) for name, node in directory.names.items()) if directory else []
 
+    def names(self, path: str) -> list[str]:
+        """Name what is in a directory, in order; [] when it does not exist."""
+        with self._lock:
+            self._faults.begin("names", path)
+            directory = self._listed(path)
+            return sorted(directory.names) if directory else []
+
     def subdirs(self, path: str) -> list[str]:
         """Name the directories in a directory, in order; [] when it does not exist."""
         with self._lock:
