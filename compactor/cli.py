@@ -42,7 +42,7 @@ def _settings(**options: Any) -> CompactorConfig:
 @click.option("--project", help="With --once: only this project.")
 @click.option("--fold-interval", "fold_interval_s", type=float, help="Seconds between folds while little is new. [5]")
 @click.option("--sweep-interval", "sweep_interval_s", type=float, help="Seconds between looks at everything. [2]")
-@click.option("--batch-bytes", type=int, help="Bytes of segments that a fold holds at once. [32 MiB]")
+@click.option("--batch-bytes", type=int, help="Bytes of segments that a fold holds at once. [24 MiB]")
 @click.option("--fanout", type=int, help="Files of one level that become one of the next. [4]")
 @click.option("--grace", "grace_s", type=float, help="Seconds that superseded files stay for readers. [3600]")
 @click.option("--keep-segments", "segment_retention_s", type=float, help="Seconds that folded segments stay. [7 days]")

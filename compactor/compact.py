@@ -81,7 +81,11 @@ class _Cursor:
                     if index != self._held:
                         self._table = self.reader.read(None, [(start, rows)])
                         self._held = index
-                    yield self._table.slice(first - start, last - first)
+                    chunk = self._table.slice(first - start, last - first)
+                    if last == start + rows:
+                        # It is read through: a merge holds a row group of each input that it is in the middle of.
+                        self._held, self._table = -1, self.reader.schema.empty_table()
+                    yield chunk
 
 
 class _Merging:
@@ -158,7 +162,7 @@ class _Merging:
         self._rows += table.num_rows
         self._pending_rows += table.num_rows
         self._pending_bytes += table.nbytes
-        if self._pending_rows >= 2 * self._target or self._pending_bytes >= parquet.ROW_GROUP_BYTES * 2:
+        if self._pending_rows >= self._target or self._pending_bytes >= parquet.ROW_GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:

@@ -11,7 +11,7 @@ class CompactorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """How the compactor behaves. Immutable.
 
     Attributes:
-        batch_bytes: bytes of frames a fold holds at once. Default 32 MiB: within 300 MiB of memory for any backlog.
+        batch_bytes: bytes of frames a fold holds at once. Default 24 MiB: within 300 MiB of memory for any backlog.
         fanout: this many files of one level become one of the next. Default 4: few files to open for a read,
             and each row is written once a level.
         max_file_bytes: a file as large as this is not merged any more. Default 1 GiB.
@@ -23,7 +23,7 @@ class CompactorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         missing_grace_s: how long to wait for a missing segment before it counts as lost. Default 60 s.
     """
 
-    batch_bytes: int = 32 * 1024 * 1024
+    batch_bytes: int = 24 * 1024 * 1024
     fanout: int = 4
     max_file_bytes: int = 1024 * 1024 * 1024
     sweep_interval_s: float = 2.0

@@ -63,7 +63,10 @@ def plan_fold(survey: Survey, manifest: Manifest) -> tuple[PendingWriter, ...]:
 
 
 def plan_merges(manifest: Manifest, config: CompactorConfig) -> tuple[Merge, ...]:
-    """Return the merges that keep the number of files logarithmic: `fanout` files of a level become one."""
+    """Return the merges that keep the number of files logarithmic: the oldest `fanout` of a level become one.
+
+    At most one merge a table; the next plan has the next.
+    """
     merges: list[Merge] = []
     for table in names.TABLES:
         by_level: dict[int, list[DataFile]] = {}
@@ -72,6 +75,6 @@ def plan_merges(manifest: Manifest, config: CompactorConfig) -> tuple[Merge, ...
                 by_level.setdefault(file.level, []).append(file)
         for level, files in sorted(by_level.items()):
             if len(files) >= config.fanout:
-                merges.append(Merge(table, level, tuple(files)))
+                merges.append(Merge(table, level, tuple(files[: config.fanout])))
                 break
     return tuple(merges)
