@@ -172,7 +172,9 @@ def _tag_floats(value: Any) -> Any:
         return [_tag_floats(v) for v in value]
     if isinstance(value, bytes):
         return {"_type": "bytes", "hex": value.hex()}
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _plain_int(value)
+    if value is None or isinstance(value, bool | str):
         return value
     return {"_type": "unknown", "text": str(value)}
 

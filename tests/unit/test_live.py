@@ -17,6 +17,7 @@ from eventlog import names
 from eventlog.config import WriterConfig
 from eventlog.fs import LOCAL, LocalFs
 from eventlog.live import LiveTail
+from eventlog.store import open_store
 
 PROJECT = "p"
 QUIET = WriterConfig(sync_interval_s=None)
@@ -184,3 +185,12 @@ def test_a_tail_that_grew_large_says_so(root: str):
     tail._bytes += 1 << 30
     assert tail.is_large
     run.finish()
+
+
+def test_a_config_reads_the_same_before_and_after_a_fold(tmp_path):
+    config = {"big": 2**70, "nan": float("nan"), "n": {"deep": [2**64, -(2**63), True, None, "x"]}}
+    with eventlog.init(project="p", name="a", dir=tmp_path, config=config):
+        pass
+    before = open_store(tmp_path).runs("p")["config"].to_pylist()
+    fold(LOCAL, str(tmp_path), "p", CompactorConfig())
+    assert open_store(tmp_path).runs("p")["config"].to_pylist() == before
