@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from compactor import stage
 from compactor.commit import StagedFile
-from compactor.grouping import share_files
 from compactor.plan import Merge
 from eventlog import arrow, names, parquet
 from eventlog.arrow import Piece
@@ -35,20 +34,7 @@ def merge(fs: Fs, root: str, manifest: Manifest, planned: Merge) -> list[StagedF
     version = manifest.version + 1
     if planned.table == "runs":
         return [_merge_runs(fs, root, manifest.project, planned, version)]
-    staged: list[StagedFile] = []
-    try:
-        for group in _grouped(manifest, planned.files):
-            merging = _Merging(fs, root, manifest.project, planned, group, version)
-            staged += [merging.run()]
-    except BaseException:
-        stage.discard(fs, root, manifest.project, staged)
-        raise
-    return staged
-
-
-def _grouped(manifest: Manifest, files: Sequence[DataFile]) -> list[list[DataFile]]:
-    sets = [(frozenset(manifest.name_sets[f.names]) if f.names >= 0 else frozenset[str](), f.rows) for f in files]
-    return [[files[index] for index in sorted(group)] for group in share_files(sets)]
+    return [_Merging(fs, root, manifest.project, planned, version).run()]
 
 
 def _merge_runs(fs: Fs, root: str, project: str, planned: Merge, version: int) -> StagedFile:
@@ -91,14 +77,12 @@ class _Cursor:
 class _Merging:
     """One output of a merge, while it is made."""
 
-    def __init__(
-        self, fs: Fs, root: str, project: str, planned: Merge, files: Sequence[DataFile], version: int
-    ) -> None:
+    def __init__(self, fs: Fs, root: str, project: str, planned: Merge, version: int) -> None:
         base = names.snapshot_dir(root, project)
         self._table = planned.table
         self._level = planned.level + 1
-        self._files = files
-        self._cursors = [_Cursor(parquet.DataFileReader(fs, os.path.join(base, file.path))) for file in files]
+        self._files = planned.files
+        self._cursors = [_Cursor(parquet.DataFileReader(fs, os.path.join(base, file.path))) for file in planned.files]
         columns = sorted(
             {c for cursor in self._cursors for c in arrow.metric_columns(self._table, cursor.reader.schema)}
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from compactor.config import CompactorConfig
+from compactor.grouping import share_files
 from compactor.survey import Survey
 from eventlog import names, segment
 from eventlog.manifest import DataFile, Manifest, Watermark
@@ -74,7 +75,17 @@ def plan_merges(manifest: Manifest, config: CompactorConfig) -> tuple[Merge, ...
             if file.size_bytes < config.max_file_bytes:
                 by_level.setdefault(file.level, []).append(file)
         for level, files in sorted(by_level.items()):
-            if len(files) >= config.fanout:
-                merges.append(Merge(table, level, tuple(files[: config.fanout])))
+            fan = _first_fan(manifest, files, config.fanout)
+            if fan:
+                merges.append(Merge(table, level, fan))
                 break
     return tuple(merges)
+
+
+def _first_fan(manifest: Manifest, files: list[DataFile], fanout: int) -> tuple[DataFile, ...]:
+    """Return the oldest files of a level that can share one file, as many as become one; () when there are too few."""
+    if len(files) < fanout:
+        return ()
+    sets = [(frozenset(manifest.name_sets[f.names]) if f.names >= 0 else frozenset[str](), f.rows) for f in files]
+    groups = [sorted(group) for group in share_files(sets) if len(group) >= fanout]
+    return tuple(files[index] for index in min(groups)[:fanout]) if groups else ()

@@ -61,6 +61,8 @@ class OpenSegment:
             fs.sync_dir(self._directory)
         except OSError:
             self.close()
+            with contextlib.suppress(OSError):
+                fs.unlink(self.path)
             raise
 
     @property

@@ -13,14 +13,14 @@ from zlib import crc32
 from eventlog import frame, names, schema, sealer, segment
 from eventlog.append import OpenSegment
 from eventlog.config import WriterConfig
-from eventlog.errors import DurabilityUnknownError, StorageError, UsageError
+from eventlog.errors import DurabilityUnknownError, UsageError
 from eventlog.fs import LOCAL
 from eventlog.losses import Losses
 from eventlog.schema import Log
 from eventlog.shapes import ShapeKey, Shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from eventlog.fs import Fs
 
@@ -30,10 +30,6 @@ _encode: Final = schema.encode
 _LOG: Final = schema.kind_number(Log)
 _pack_header: Final = frame.pack_header
 _pack_length_seq: Final = frame.pack_length_seq
-
-
-def _too_large(size_bytes: int) -> UsageError:
-    return UsageError(f"a record of {size_bytes} bytes is too large, at most {frame.MAX_PAYLOAD_BYTES}")
 
 
 class Appender:
@@ -63,12 +59,7 @@ class Appender:
     ) -> None:
         """Prepare; nothing is created on disk before the first record.
 
-        Args:
-            root: the store's directory.
-            project: the project that all records belong to.
-            config: settings; None is the defaults.
-            fs: the file system.
-            time_ns: the clock, nanoseconds since 1970 UTC.
+        Args: as the attributes; `config` None is the defaults, `fs` is the file system.
 
         Raises:
             UsageError: the project's name cannot be a directory.
@@ -100,7 +91,7 @@ class Appender:
         self._next_seq = 1
         self._born_s = 0.0
         self._roll_due = False
-        self._ready: frozenset[int] | set[int] = _NOTHING
+        self._ready: Container[int] = _NOTHING
         self._losses.pending = 0
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -139,7 +130,7 @@ class Appender:
                 payload = _encode((_LOG, self.time_ns(), step, number, values, others))
                 length = len(payload)
                 if length > frame.MAX_PAYLOAD_BYTES:
-                    raise _too_large(length)  # noqa: TRY301 - the state must be settled all the same
+                    raise frame.too_large(length)  # noqa: TRY301 - the state must be settled all the same
                 offset, seq = open_segment.state  # type: ignore[union-attr]  # what is ready is announced in it
                 start = crc32(_pack_length_seq(length, seq))
                 data = _pack_header(crc32(payload, start), start & 0xFFFF, length, seq) + payload
@@ -178,6 +169,18 @@ class Appender:
         with self.lock:
             return self._append_slowly(record, None)
 
+    def begin(self) -> None:
+        """Write the preamble now; when that fails it comes before the first record that can be kept.
+
+        Raises:
+            StorageError: it could not be written, and the config says `on_error="raise"`.
+        """
+        with self.lock:
+            try:
+                self._append_prepared(None, None)
+            except OSError as error:
+                self._losses.complain(error, self.root, self.config.on_error)
+
     def _append_slowly(self, record: schema.Record, shape: int | None) -> bool:
         if self._closed:
             raise UsageError(
@@ -189,7 +192,7 @@ class Appender:
             return True
         payload = schema.encode(record)
         if len(payload) > frame.MAX_PAYLOAD_BYTES:
-            raise _too_large(len(payload))
+            raise frame.too_large(len(payload))
         self._busy = True
         try:
             return self._try_append(payload, shape)
@@ -245,8 +248,8 @@ class Appender:
             return True
         return False
 
-    def _append_prepared(self, payload: bytes, shape: int | None) -> None:
-        """Bring everything up that the record needs before it, then append it.
+    def _append_prepared(self, payload: bytes | None, shape: int | None) -> None:
+        """Bring everything up that the record needs before it, then append it, if there is one.
 
         Raises:
             OSError: the record was not appended.
@@ -263,8 +266,9 @@ class Appender:
         if shape is not None and shape not in open_segment.shapes:
             key = self._shapes[shape]
             open_segment.announce(schema.Shape(shape, key.run_id, key.rank, list(key.names), 0))
-        open_segment.append(payload)
-        self._ready = set(open_segment.shapes)
+        if payload is not None:
+            open_segment.append(payload)
+        self._ready = open_segment.shapes
         if open_segment.offset >= self.config.segment_bytes:
             self._ask_for_roll()
 
@@ -288,13 +292,9 @@ class Appender:
         return self._segment
 
     def _drop(self, error: OSError) -> bool:
-        reason = self._losses.add(error, self.time_ns())
+        self._losses.add(error, self.time_ns())
         self._ready = _NOTHING
-        message = f"eventlog cannot write to {self.root}: {reason}"
-        if self.config.on_error == "raise":
-            raise StorageError(error.errno or 0, message) from error
-        text = f"{message}. Training goes on; losses are counted, and logging resumes when it can."
-        self._losses.warn_once(text, 6)
+        self._losses.complain(error, self.root, self.config.on_error)
         return False
 
     def _ask_for_roll(self) -> None:

@@ -31,7 +31,10 @@ def versions() -> dict[str, str]:
 
 def git(start: str | None = None) -> dict[str, str]:
     """Return {"commit", "branch"} of the git checkout around a directory, read without running git; {} when none."""
-    directory = os.path.abspath(start or os.getcwd())
+    try:
+        directory = os.path.abspath(start or os.getcwd())
+    except FileNotFoundError:
+        return {}
     while not os.path.isdir(os.path.join(directory, ".git")):
         parent = os.path.dirname(directory)
         if parent == directory:

@@ -17,6 +17,8 @@ import struct
 import zlib
 from typing import Final, NamedTuple
 
+from eventlog.errors import UsageError
+
 HEADER_BYTES: Final = 14
 MAX_PAYLOAD_BYTES: Final = (1 << 28) - 1
 MAX_SEQ: Final = (1 << 32) - 1
@@ -117,3 +119,8 @@ def _candidates(remaining: int, lowest_seq: int, highest_seq: int) -> re.Pattern
     lengths = b"[\\x00-\\x%02x\\x80-\\x%02x]" % (longest, 0x80 | longest)
     seqs = b"[\\x%02x-\\x%02x]" % (lowest_seq >> 24 & 0xFF, min(highest_seq, MAX_SEQ) >> 24)
     return re.compile(rb"(?s)(?=.{9}" + lengths + rb".{3}" + seqs + rb")")
+
+
+def too_large(size_bytes: int) -> UsageError:
+    """Return the error for a payload that no frame can hold."""
+    return UsageError(f"a record of {size_bytes} bytes is too large, at most {MAX_PAYLOAD_BYTES}")

@@ -44,7 +44,8 @@ class Gathering:
         """Take the table and what the rows have in common."""
         self.table = table
         self.run_id = shape.run_id
-        self.rank = shape.rank
+        # What does not fit the column is no rank of any launcher.
+        self.rank = shape.rank if shape.rank is not None and 0 <= shape.rank < 1 << 31 else None
         self.names = tuple(shape.names)
         self._chunks: list[_Chunk] = []
         self._seqs: list[int] = []

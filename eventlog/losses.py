@@ -6,7 +6,7 @@ import errno
 import warnings
 
 from eventlog import schema
-from eventlog.errors import EventLogWarning
+from eventlog.errors import EventLogWarning, StorageError
 
 
 class Losses:
@@ -25,14 +25,25 @@ class Losses:
         self._since_ns = 0
         self._warned = False
 
-    def add(self, error: OSError, time_ns: int) -> str:
-        """Count one record, and return the reason for people."""
+    def add(self, error: OSError, time_ns: int) -> None:
+        """Count one record."""
         if not self.pending:
             self._since_ns = time_ns
         self.pending += 1
         self.total += 1
-        self._reason = f"{errno.errorcode.get(error.errno or 0, 'OSError')}: {error.strerror or error}"
-        return self._reason
+        self._reason = reason_of(error)
+
+    def complain(self, error: OSError, root: str, on_error: str) -> None:
+        """Raise or warn, as the settings say, that something could not be written.
+
+        Raises:
+            StorageError: `on_error` is "raise".
+        """
+        message = f"eventlog cannot write to {root}: {reason_of(error)}"
+        if on_error == "raise":
+            raise StorageError(error.errno or 0, message) from error
+        text = f"{message}. Training goes on; losses are counted, and logging resumes when it can."
+        self.warn_once(text, 7)
 
     def record(self, time_ns: int) -> schema.Dropped:
         """Return the record that tells of what is pending; the caller sets `pending` to 0 once it is written."""
@@ -43,3 +54,8 @@ class Losses:
         if not self._warned:
             self._warned = True
             warnings.warn(text, EventLogWarning, stacklevel=stacklevel + 1)
+
+
+def reason_of(error: OSError) -> str:
+    """Return an error's name and text, for people."""
+    return f"{errno.errorcode.get(error.errno or 0, 'OSError')}: {error.strerror or error}"

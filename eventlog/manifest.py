@@ -209,6 +209,7 @@ def load_newest(fs: Fs, root: str, project: str) -> tuple[Manifest, list[DataErr
 
     Raises:
         NewerFormatError: the newest is of a newer format.
+        DataError: there are manifests, and none is intact.
     """
     problems: list[DataError] = []
     for version in reversed(versions(fs, root, project)):
@@ -220,6 +221,9 @@ def load_newest(fs: Fs, root: str, project: str) -> tuple[Manifest, list[DataErr
             problems.append(error)
         except FileNotFoundError:
             continue
+    if problems:
+        # An empty snapshot would hide everything whose segments were collected.
+        raise problems[0]
     return empty(project), problems
 
 

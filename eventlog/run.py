@@ -71,19 +71,22 @@ class Run:
         self._owner = os.getpid()
         self._warned_keys: set[str] = set()
         self._finished = False
-        self._finish_lock = threading.Lock()
+        self._finish_lock = threading.RLock()
         self.id = info.run_id
         self.name = info.name
         self.project = info.project
         self.dir = self._writer.root
         self.config = Mirror(info.config, self._publish_config)
         self.summary = Mirror({}, self._publish_summary)
-        self._writer.append(info.start(self._writer.time_ns()))
-        self._writer.preamble = self._child_preamble
+        self._started = info.start(self._writer.time_ns())
+        self._writer.preamble = self._preamble
+        self._writer.begin()
         self._parent_writer_id = self._writer.writer_id
         _open_runs.add(self)
 
-    def _child_preamble(self) -> list[schema.Record]:
+    def _preamble(self) -> list[schema.Record]:
+        if os.getpid() == self._owner:
+            return [self._started]
         return [self._info.start(self._writer.time_ns(), parent=self._parent_writer_id)]
 
     def log(self, data: Mapping[str, Any], step: int | None = None) -> None:
@@ -158,6 +161,8 @@ class Run:
             UsageError: the run has finished.
             StorageError: not kept, and the config says `on_error="raise"`.
         """
+        if not isinstance(data, Mapping):
+            raise UsageError(f"log_system() takes a dict of names and values, not {type(data).__name__}")
         result = values.sort_out(data, self._blobs, self._writer.config.inline_bytes)
         for name in (*result.problems, *result.others):
             self._warn(name, f"{name!r} was not kept: system metrics are numbers")
@@ -198,6 +203,7 @@ class Run:
             raise UsageError('goal must be "minimize" or "maximize"')
         if summary not in (None, "min", "max", "mean", "last", "none"):
             raise UsageError('summary must be "min", "max", "mean", "last" or "none"')
+        step_metric = None if step_metric is None else values.printable(str(step_metric))
         record = schema.MetricDef(
             self._writer.time_ns(), self.id, values.printable(str(name)), step_metric, goal, summary
         )

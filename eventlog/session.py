@@ -101,8 +101,8 @@ def _start(
     kept, problems = values.plain_mapping(dict(config or {}), BlobStore(root))
     for key, problem in problems.items():
         warnings.warn(f"config key {key!r} was not kept: {problem}", EventLogWarning, stacklevel=3)
-    group = None if group is None else str(group)
-    info = msgspec.structs.replace(info, group=group, tags=[str(tag) for tag in tags], config=kept)
+    group = None if group is None else values.printable(str(group))
+    info = msgspec.structs.replace(info, group=group, tags=[values.printable(str(tag)) for tag in tags], config=kept)
     run = Run(root, info, config=settings)
     if spool is not None:
         spool.follow(run)
@@ -133,7 +133,8 @@ def _place(root: str, settings: WriterConfig) -> tuple[str, Spool | None]:
 
 
 def _identify(root: str, given: _Given, mode: str, environment: Environment) -> RunInfo:
-    project, name, run_id = str(given.project or "default"), given.name, given.run_id
+    project = str(given.project or "default")
+    name, run_id = (None if text is None else values.printable(str(text)) for text in given[1:])
     if mode == "must" and name is None and run_id is None:
         raise UsageError('resume="must" needs the name or the id of the run')
     ranks = RunInfo(project=project, run_id="", name="", rank=environment.rank, world_size=environment.world_size)

@@ -13,8 +13,10 @@ from eventlog.fs import Fs
 from eventlog.manifest import Gap, Watermark
 from eventlog.segment import Damage, Header, Stretch
 
-WINDOW_BYTES: Final = 32 * 1024 * 1024
+WINDOW_BYTES: Final = 1024 * 1024
+_EVENTS_AT_ONCE: Final = 100_000
 _PROBE_BYTES: Final = 4096
+_NO_LIMIT: Final = 1 << 62
 MISSING: Final = "a segment is missing"
 
 
@@ -84,9 +86,10 @@ class WriterReader:
         self._shape_offset = watermark.shape_offset
         self._done = watermark.done
         self._bytes_left = 0
+        self._limited = False
         self.used_bytes = 0
 
-    def read(self, budget_bytes: int = 1 << 62, *, missing_before_ns: int = 1 << 62) -> Found:
+    def read(self, budget_bytes: int = _NO_LIMIT, *, missing_before_ns: int = 1 << 62) -> Found:
         """Read at most about `budget_bytes` of frames.
 
         Args:
@@ -99,6 +102,7 @@ class WriterReader:
             OSError: a file cannot be read.
         """
         self._bytes_left = budget_bytes
+        self._limited = budget_bytes < _NO_LIMIT
         more = False
         for source in self._sources():
             late = source.header.first_seq > self._expected and source.segno != self._segno
@@ -129,7 +133,7 @@ class WriterReader:
         for _ in range(2):
             for entry in self._fs.entries(self._directory):
                 parsed = names.parse_segment_name(entry.name)
-                if parsed is not None and parsed[0] >= self._mark.segno:
+                if parsed is not None and parsed[0] >= self._mark.segno and not entry.is_dir:
                     listed[parsed[0]] = listed.get(parsed[0], False) or parsed[1]
             if listed and len(listed) == max(listed) - (self._mark.segno or 1) + 1:
                 break
@@ -196,6 +200,9 @@ class WriterReader:
             self.used_bytes += used
             if at_eof:
                 break
+            if self._limited and len(self._batch.events) >= _EVENTS_AT_ONCE:
+                # Events take much more memory than their frames.
+                self._bytes_left = 0
             if self._bytes_left <= 0 and used:
                 return False
             if not used:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from eventlog import schema
-from eventlog.errors import EventLogError
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
@@ -17,7 +16,8 @@ EXACT_INT: Final = 1 << 53
 _MAX_DEPTH: Final = 64
 _INT64_MIN: Final = -(1 << 63)
 _UINT64_MAX: Final = (1 << 64) - 1
-CONVERSION_ERRORS: Final = (TypeError, ValueError, RuntimeError, OverflowError, AttributeError, OSError, EventLogError)
+# What an object of the user raises when it is asked for its value may be anything, and must not stop training.
+CONVERSION_ERRORS: Final = (Exception,)
 _encode: Final = msgspec.msgpack.Encoder().encode
 _to_json: Final = msgspec.json.encode
 

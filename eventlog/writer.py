@@ -63,7 +63,10 @@ class Writer(Appender):
         interval_s = self.config.sync_interval_s
         if interval_s is not None and self._thread is None:
             name = f"eventlog-sync-{self.writer_id[-6:]}"
-            self._thread = sealer.start_thread(self, self._wake, interval_s, name)
+            try:
+                self._thread = sealer.start_thread(self, self._wake, interval_s, name)
+            except RuntimeError as error:
+                self._losses.warn_once(f"no thread for background syncs: {error}. flush() still syncs", 4)
 
     def roll(self) -> None:
         """Seal the open segment and start the next with the next record.
