@@ -202,14 +202,11 @@ def load(fs: Fs, root: str, project: str, version: int) -> Manifest:
     return manifest
 
 
-def load_newest(fs: Fs, root: str, project: str) -> tuple[Manifest, list[DataError]]:
-    """Return the newest intact manifest, or the empty one, and what is wrong with newer ones.
-
-    A damaged manifest costs nothing while segments are kept: the older snapshot has a longer tail.
+def newest_intact(fs: Fs, root: str, project: str) -> tuple[Manifest | None, list[DataError]]:
+    """Return the newest intact manifest, or None, and what is wrong with newer ones.
 
     Raises:
         NewerFormatError: the newest is of a newer format.
-        DataError: there are manifests, and none is intact.
     """
     problems: list[DataError] = []
     for version in reversed(versions(fs, root, project)):
@@ -221,10 +218,22 @@ def load_newest(fs: Fs, root: str, project: str) -> tuple[Manifest, list[DataErr
             problems.append(error)
         except FileNotFoundError:
             continue
-    if problems:
-        # An empty snapshot would hide everything whose segments were collected.
+    return None, problems
+
+
+def load_newest(fs: Fs, root: str, project: str) -> tuple[Manifest, list[DataError]]:
+    """Return the newest intact manifest, or the empty one when there is none, and what is wrong with newer ones.
+
+    A damaged manifest costs nothing while segments are kept: the older snapshot has a longer tail.
+
+    Raises:
+        NewerFormatError: the newest is of a newer format.
+        DataError: there are manifests, and none is intact: an empty snapshot would hide all that they told of.
+    """
+    found, problems = newest_intact(fs, root, project)
+    if found is None and problems:
         raise problems[0]
-    return empty(project), problems
+    return found or empty(project), problems
 
 
 def publish(fs: Fs, root: str, manifest: Manifest) -> bool:

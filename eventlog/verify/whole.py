@@ -125,13 +125,13 @@ class _Project:
     def _manifest(self) -> Manifest:
         where = "manifests"
         try:
-            manifest, problems = manifests.load_newest(self._fs, self._root, self._project)
+            manifest, problems = manifests.newest_intact(self._fs, self._root, self._project)
         except NewerFormatError as error:
             self._say("newer_format", where, str(error))
             return manifests.empty(self._project)
         for problem in problems:
             self._say("manifest_damaged", where, str(problem))
-        return manifest
+        return manifest or manifests.empty(self._project)
 
     def _check_blob(self, reference: Reference) -> None:
         for code, where, message in self._blobs.check([reference]):

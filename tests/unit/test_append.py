@@ -134,8 +134,8 @@ def test_a_segment_that_cannot_be_begun_is_closed(store: str, faulty: Any):
     with pytest.raises(OSError, match="full"):
         OpenSegment(faulty, store, HEADER, "p")
     path = os.path.join(names.writer_dir(store, "p", WRITER), names.segment_name(1, sealed=False))
-    assert not LOCAL.is_locked(path)
-    assert faulty.calls[-1][0] == "close"
+    assert not os.path.exists(path)
+    assert "close" in [call[0] for call in faulty.calls]
 
 
 def test_a_segment_written_again_has_the_same_frames_and_a_seal(opened: OpenSegment):
