@@ -246,7 +246,9 @@ def handler(number, frame):
 signal.signal(signal.SIGALRM, handler)
 kept = []
 interrupts = 0
-for i in range(4_000):
+i = 0
+while interrupts < 120 and i < 100_000:
+    i += 1
     try:
         try:
             armed = True
