@@ -85,8 +85,9 @@ def _report(turn: Turn) -> None:
     parts += [f"{turn.merges} merges"] * bool(turn.merges)
     parts += [f"{turn.removed} files collected ({turn.removed_bytes / 1e6:.1f} MB)"] * bool(turn.removed)
     parts += [f"{turn.lost_races} races lost"] * bool(turn.lost_races)
+    parts += [f"{len(turn.rebuilt)} damaged files rebuilt from segments"] * bool(turn.rebuilt)
     click.echo(f"{', '.join(parts)}, {turn.seconds:.2f} s")
-    for where, reason in (*turn.refused.items(), *turn.kept.items()):
+    for where, reason in (*turn.refused.items(), *turn.kept.items(), *turn.damaged.items()):
         click.echo(f"  {where}: {reason}", err=True)
 
 

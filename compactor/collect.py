@@ -25,11 +25,13 @@ class Collected(NamedTuple):
         removed: paths that are gone.
         size_bytes: what they took.
         kept: paths that were listed but must stay, with the reason.
+        broken: a file of the newest snapshot is not what its manifest says.
     """
 
     removed: list[str]
     size_bytes: int
     kept: dict[str, str]
+    broken: bool = False
 
 
 def collect(
@@ -62,7 +64,7 @@ def collect(
         return result
     broken = _first_broken_file(fs, root, kept_manifests[-1])
     if broken is not None:
-        return result._replace(kept=dict.fromkeys([*listed.sealed, *listed.abandoned], broken))
+        return result._replace(kept=dict.fromkeys([*listed.sealed, *listed.abandoned], broken), broken=True)
     held = [path for path in listed.abandoned if fs.is_locked(path)]
     result = _remove(fs, [*listed.sealed, *(p for p in listed.abandoned if p not in held)], result)
     _remove_empty_writers(fs, root, project, kept_manifests[-1])

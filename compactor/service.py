@@ -24,7 +24,7 @@ from compactor.survey import survey
 from compactor.work import Turn, take_turn
 from eventlog import manifest as manifests
 from eventlog import names, tail
-from eventlog.errors import EventLogError
+from eventlog.errors import DataError, EventLogError
 from eventlog.fs import LOCAL, Fs
 
 log = logging.getLogger("compactor")
@@ -95,7 +95,7 @@ class Service:
             try:
                 if self._is_due(project):
                     self._turn(project)
-                self._failing.pop(project, None)
+                    self._failing.pop(project, None)
             except (EventLogError, OSError) as error:
                 if self._failing.get(project) != str(error):
                     log.error("project %s: %s (trying again)", project, error)  # noqa: TRY400 - a trace says no more
@@ -108,7 +108,7 @@ class Service:
         waited = now - self._folded_at.get(project, float("-inf"))
         if pending >= self.config.fold_soon_bytes or (pending and waited >= self.config.fold_interval_s):
             return True
-        if plan_merges(manifest, self.config):
+        if plan_merges(manifest, self.config) and project not in self._failing:
             return True
         return self._collection_is_due(project, now)
 
@@ -121,8 +121,20 @@ class Service:
         self._folded_at[project] = now
         if collecting:
             self._collected_at[project] = now
-        turn = take_turn(self._fs, self.root, project, self.config, stopped=self._stop.is_set, collecting=collecting)
-        if self._on_turn is not None and (turn.folds or turn.merges or turn.removed):
+        turn = take_turn(
+            self._fs,
+            self.root,
+            project,
+            self.config,
+            stopped=self._stop.is_set,
+            # To look for damage reads every file of the snapshot: what could not be mended waits for a minute.
+            merging=collecting or project not in self._failing,
+            collecting=collecting,
+        )
+        if turn.damaged:
+            path, reason = next(iter(turn.damaged.items()))
+            raise DataError(path, None, reason)
+        if self._on_turn is not None and (turn.folds or turn.merges or turn.removed or turn.rebuilt):
             self._on_turn(turn)
 
 

@@ -1,4 +1,4 @@
-"""One turn of work on one project: fold what is new, merge what has piled up, collect what has expired."""
+"""One turn of work on one project: fold what is new, merge what has piled up, rebuild, collect what has expired."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from compactor.config import CompactorConfig
 from compactor.errors import LostRaceError
 from compactor.fold import fold
 from compactor.plan import Merge, plan_merges
+from compactor.rebuild import Rebuilt, rebuild
 from eventlog import manifest as manifests
 from eventlog.errors import DataError
 from eventlog.fs import Fs
@@ -33,6 +34,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         removed_bytes: their size.
         kept: files that were listed but had to stay, with the reason.
         refused: writers that could not be read, with the reason.
+        rebuilt: damaged data files that were replaced from segments.
+        damaged: those that could not be, with the reason.
         seconds: how long it took.
     """
 
@@ -46,6 +49,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     removed_bytes: int
     kept: dict[str, str]
     refused: dict[str, str]
+    rebuilt: list[str]
+    damaged: dict[str, str]
     seconds: float
 
 
@@ -57,6 +62,7 @@ def take_turn(
     *,
     time_ns: Callable[[], int] = time.time_ns,
     stopped: Callable[[], bool] = lambda: False,
+    merging: bool = True,
     collecting: bool = True,
 ) -> Turn:
     """Do everything that there is to do in a project; every step is a commit of its own.
@@ -68,18 +74,21 @@ def take_turn(
         config: settings.
         time_ns: the clock.
         stopped: asked between steps; True ends the turn early.
-        collecting: also collect.
+        merging: also merge; damage that is met is rebuilt from segments.
+        collecting: also collect, likewise.
 
     Raises:
         OSError: as the file system raises it.
-        DataError: a file is damaged, or a commit would break a rule.
+        DataError: a merge or a commit would break a rule.
     """
     began = time.monotonic()
     folded = fold(fs, root, project, config, time_ns=time_ns, stopped=stopped)
-    merges, lost = merge_all(fs, root, project, config, time_ns=time_ns, stopped=stopped)
+    merges, lost, mended = _merge_or_rebuild(fs, root, project, config, time_ns, stopped if merging else _at_once)
     collected = Collected([], 0, {})
     if collecting and not stopped():
         collected = collect(fs, root, project, config, time_ns=time_ns)
+        if collected.broken:
+            mended = rebuild(fs, root, project, config, time_ns=time_ns)
     return Turn(
         project=project,
         version=manifests.load_newest(fs, root, project)[0].version,
@@ -91,8 +100,32 @@ def take_turn(
         removed_bytes=collected.size_bytes,
         kept=collected.kept,
         refused=folded.refused,
+        rebuilt=mended.files,
+        damaged=mended.damaged,
         seconds=time.monotonic() - began,
     )
+
+
+def _at_once() -> bool:
+    return True
+
+
+def _merge_or_rebuild(
+    fs: Fs,
+    root: str,
+    project: str,
+    config: CompactorConfig,
+    time_ns: Callable[[], int],
+    stopped: Callable[[], bool],
+) -> tuple[int, int, Rebuilt]:
+    try:
+        return *merge_all(fs, root, project, config, time_ns=time_ns, stopped=stopped), Rebuilt([], {})
+    except (DataError, FileNotFoundError):
+        mended = rebuild(fs, root, project, config, time_ns=time_ns)
+        if not (mended.files or mended.damaged):
+            raise
+        # What cannot be rebuilt must not keep the rest from being collected; the next turn merges again.
+        return 0, 0, mended
 
 
 def merge_all(

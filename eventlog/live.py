@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from eventlog import arrow, tail
 from eventlog.columns import Batch
-from eventlog.errors import NewerFormatError
+from eventlog.errors import ConflictError, NewerFormatError
 from eventlog.fs import Fs
 from eventlog.gather import Block
 from eventlog.manifest import Gap, Manifest, Watermark
@@ -45,6 +45,7 @@ class LiveTail:
         """Read what was appended since the last look.
 
         Raises:
+            ConflictError: a segment was collected: these watermarks are too old to read on from.
             OSError: a file cannot be read.
         """
         batch = Batch()
@@ -58,6 +59,8 @@ class LiveTail:
             except NewerFormatError as error:
                 self.refused[writer_id] = str(error)
                 continue
+            except FileNotFoundError as error:
+                raise ConflictError(f"{error.filename} was collected meanwhile: open the store again") from None
             self.marks[writer_id] = found.watermark
             self.gaps += found.gaps
             self._bytes += reader.used_bytes

@@ -47,12 +47,46 @@ class Found(NamedTuple):
     more: bool
 
 
+class SegmentFile:
+    """A segment's bytes, under whichever of its two names it has at the moment: it may be sealed at any time."""
+
+    def __init__(self, fs: Fs, directory: str, segno: int, *, sealed: bool) -> None:
+        """Take where it is, and the name that it was last seen under."""
+        self._fs = fs
+        self.path = os.path.join(directory, names.segment_name(segno, sealed=sealed))
+        self._sealed_path = os.path.join(directory, names.segment_name(segno, sealed=True))
+
+    def read(self, offset: int = 0, size: int = -1) -> bytes:
+        """Return its bytes from `offset` on.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
+        try:
+            return self._fs.read(self.path, offset, size)
+        except FileNotFoundError:
+            self.path = self._sealed_path
+            return self._fs.read(self.path, offset, size)
+
+    def size(self) -> int:
+        """Return how many bytes it has.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
+        try:
+            return self._fs.size(self.path)
+        except FileNotFoundError:
+            self.path = self._sealed_path
+            return self._fs.size(self.path)
+
+
 class _Source(NamedTuple):
     """A segment that has to be read."""
 
     segno: int
     sealed: bool
-    path: str
+    file: SegmentFile
     header: Header
 
 
@@ -86,16 +120,20 @@ class WriterReader:
         self._shape_offset = watermark.shape_offset
         self._done = watermark.done
         self._bytes_left = 0
+        self._last_seq = _NO_LIMIT
         self._limited = False
         self.used_bytes = 0
 
-    def read(self, budget_bytes: int = _NO_LIMIT, *, missing_before_ns: int = 1 << 62) -> Found:
+    def read(
+        self, budget_bytes: int = _NO_LIMIT, *, missing_before_ns: int = 1 << 62, last_seq: int = _NO_LIMIT
+    ) -> Found:
         """Read at most about `budget_bytes` of frames.
 
         Args:
             budget_bytes: stop after so many; at least one frame is read.
             missing_before_ns: a missing segment counts as lost when the next one was created before this;
                 else the read stops there, for it may still arrive.
+            last_seq: leave out what comes after it, as if it were not there yet.
 
         Raises:
             NewerFormatError: a segment is of a newer format.
@@ -103,15 +141,15 @@ class WriterReader:
         """
         self._bytes_left = budget_bytes
         self._limited = budget_bytes < _NO_LIMIT
+        self._last_seq = last_seq
         more = False
         for source in self._sources():
             late = source.header.first_seq > self._expected and source.segno != self._segno
             if late and source.header.created_ns >= missing_before_ns and self._reason == MISSING:
                 break
-            if self._bytes_left <= 0:
-                more = True
+            if source.header.first_seq > last_seq:
                 break
-            if not self._read_segment(source):
+            if self._bytes_left <= 0 or not self._read_segment(source):
                 more = True
                 break
         self._decoder.finish()
@@ -139,38 +177,36 @@ class WriterReader:
                 break
         return [source for segno in sorted(listed) if (source := self._source(segno, sealed=listed[segno]))]
 
-    def _path(self, segno: int, *, sealed: bool) -> str:
-        return os.path.join(self._directory, names.segment_name(segno, sealed=sealed))
-
     def _source(self, segno: int, *, sealed: bool) -> _Source | None:
-        path = self._path(segno, sealed=sealed)
+        file = SegmentFile(self._fs, self._directory, segno, sealed=sealed)
         try:
-            start = self._fs.read(path, 0, segment.HEADER_BYTES)
+            start = file.read(0, segment.HEADER_BYTES)
+            header = self._header(file, start, segno)
         except FileNotFoundError:
-            if sealed:
-                return None
-            return self._source(segno, sealed=True)
-        header = self._header(path, start, segno)
+            return None
         if header is None:
             if sealed or len(start) >= segment.HEADER_BYTES:
-                self._set_aside(path, segno, 0, max(len(start), 1), "neither copy of the segment's header is intact")
+                reason = "neither copy of the segment's header is intact"
+                self._set_aside(file.path, segno, 0, max(len(start), 1), reason)
             return None
-        return _Source(segno, sealed, path, header)
+        return _Source(segno, sealed, file, header)
 
-    def _header(self, path: str, start: bytes, segno: int) -> Header | None:
+    def _header(self, file: SegmentFile, start: bytes, segno: int) -> Header | None:
         try:
-            header = segment.parse_header(start, path)
+            header = segment.parse_header(start, file.path)
         except NewerFormatError:
             raise
         except DataError:
-            recovered = segment.recover_header(self._fs.read(path, 0, _PROBE_BYTES))
+            recovered = segment.recover_header(file.read(0, _PROBE_BYTES))
             if recovered is None:
                 return None
             if segno > self._mark.segno or self._mark.offset == 0:
-                self._set_aside(path, segno, 0, segment.HEADER_BYTES, "the header does not match its checksum")
+                reason = "the header does not match its checksum"
+                self._set_aside(file.path, segno, 0, segment.HEADER_BYTES, reason)
             header = recovered
         if header.writer_id != self._writer_id or header.segno != segno:
-            self._set_aside(path, segno, 0, segment.HEADER_BYTES, f"is segment {header.segno} of {header.writer_id}")
+            reason = f"is segment {header.segno} of {header.writer_id}"
+            self._set_aside(file.path, segno, 0, segment.HEADER_BYTES, reason)
             return None
         return header
 
@@ -182,18 +218,13 @@ class WriterReader:
         resumed = source.segno == self._segno and self._offset >= segment.HEADER_BYTES
         offset = self._offset if resumed else segment.HEADER_BYTES
         shape_offset = self._shape_offset if resumed else 0
-        size = self._fs.size(source.path) if self._exists(source.path) else 0
-        path = source.path
-        if not size:
-            path = self._path(source.segno, sealed=True)
-            size = self._fs.size(path)
-        if resumed and size <= offset:
+        if resumed and source.file.size() <= offset:
             return True
-        self._decoder.start_segment(load_shapes(self._fs, path, shape_offset))
+        self._decoder.start_segment(load_shapes(source.file, shape_offset))
         self._segno, self._offset, self._shape_offset = source.segno, offset, shape_offset
         window = min(WINDOW_BYTES, max(self._bytes_left, _PROBE_BYTES))
         while True:
-            data = self._fs.read(path, self._offset, window)
+            data = source.file.read(self._offset, window)
             at_eof = len(data) < window
             used = self._read_window(data, source, at_eof=at_eof)
             self._bytes_left -= used
@@ -207,14 +238,7 @@ class WriterReader:
                 return False
             if not used:
                 window *= 2
-        self._end_segment(source, path)
-        return True
-
-    def _exists(self, path: str) -> bool:
-        try:
-            self._fs.size(path)
-        except FileNotFoundError:
-            return False
+        self._end_segment(source)
         return True
 
     def _read_window(self, data: bytes, source: _Source, *, at_eof: bool) -> int:
@@ -227,7 +251,8 @@ class WriterReader:
                 if part.at_end:
                     break
                 self._reason = part.reason
-                self._set_aside(source.path, source.segno, start + part.offset, part.end - part.offset, part.reason)
+                at = start + part.offset
+                self._set_aside(source.file.path, source.segno, at, part.end - part.offset, part.reason)
             elif part.structural:
                 payload = data[part.offset + frame.HEADER_BYTES : part.end]
                 if self._decoder.add_structural(payload):
@@ -240,6 +265,9 @@ class WriterReader:
 
     def _take(self, data: bytes, part: Stretch, first_seq: int) -> None:
         seq = first_seq + part.seq
+        part = part._replace(count=min(part.count, self._last_seq - seq + 1))
+        if part.count <= 0:
+            return
         if seq > self._expected:
             self._gaps.append(
                 Gap(writer_id=self._writer_id, first_seq=self._expected, last_seq=seq - 1, reason=self._reason)
@@ -257,7 +285,7 @@ class WriterReader:
             self._records += part.count
             self._expected += part.count
 
-    def _end_segment(self, source: _Source, path: str) -> None:
+    def _end_segment(self, source: _Source) -> None:
         """At the end of the bytes: an open segment may go on, a sealed one must have ended with its seal."""
         seal = self._decoder.last_seal
         if seal is not None:
@@ -270,15 +298,15 @@ class WriterReader:
             self._reason = MISSING
             self._done = self._done or seal.final
         if source.sealed:
-            size = self._fs.size(path)
+            size = source.file.size()
             if size > self._offset:
                 reason = "a sealed segment ends in damage"
-                self._set_aside(source.path, source.segno, self._offset, size - self._offset, reason)
+                self._set_aside(source.file.path, source.segno, self._offset, size - self._offset, reason)
                 self._reason = reason
                 self._offset = size
 
 
-def load_shapes(fs: Fs, path: str, shape_offset: int) -> dict[int, schema.Shape]:
+def load_shapes(file: SegmentFile, shape_offset: int) -> dict[int, schema.Shape]:
     """Return the shapes that a segment announced up to and at `shape_offset`, following the chain of announcements.
 
     When a link of the chain is damaged, the segment is read from its start instead.
@@ -286,25 +314,25 @@ def load_shapes(fs: Fs, path: str, shape_offset: int) -> dict[int, schema.Shape]
     shapes: dict[int, schema.Shape] = {}
     offset = shape_offset
     while offset:
-        data = fs.read(path, offset, _PROBE_BYTES)
+        data = file.read(offset, _PROBE_BYTES)
         found = frame.parse(data, 0)
         if found.outcome is frame.Outcome.INCOMPLETE:
             needed = int.from_bytes(data[6:10], "little") & frame.MAX_PAYLOAD_BYTES
-            data = fs.read(path, offset, needed + frame.HEADER_BYTES)
+            data = file.read(offset, needed + frame.HEADER_BYTES)
             found = frame.parse(data, 0)
         if found.outcome is not frame.Outcome.COMPLETE:
-            return _scan_shapes(fs, path, shape_offset)
+            return _scan_shapes(file, shape_offset)
         record = schema.decode(data[frame.HEADER_BYTES : found.end])
         if not isinstance(record, schema.Shape):
-            return _scan_shapes(fs, path, shape_offset)
+            return _scan_shapes(file, shape_offset)
         shapes.setdefault(record.shape, record)
         offset = record.previous_offset
     return shapes
 
 
-def _scan_shapes(fs: Fs, path: str, shape_offset: int) -> dict[int, schema.Shape]:
+def _scan_shapes(file: SegmentFile, shape_offset: int) -> dict[int, schema.Shape]:
     shapes: dict[int, schema.Shape] = {}
-    data = fs.read(path)
+    data = file.read()
     for part in segment.walk(data, segment.HEADER_BYTES, 0):
         if isinstance(part, Damage) or not part.structural:
             continue
