@@ -11,6 +11,8 @@ from eventlog import frame, names, schema, segment
 from eventlog.fs import staged, write_all
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from eventlog.fs import Fs
 
 SOFTWARE: Final = "eventlog-py 0.1"
@@ -133,6 +135,15 @@ class OpenSegment:
             OSError: it was not appended.
         """
         self.write(frame.build(payload, self.next_seq), 1)
+
+    def append_all(self, payloads: Sequence[bytes]) -> None:
+        """Append several records with one write(2): all of them, or none.
+
+        Raises:
+            OSError: none was appended.
+        """
+        frames = [frame.build(payload, self.next_seq + index) for index, payload in enumerate(payloads)]
+        self.write(b"".join(frames), len(frames))
 
     def sync(self) -> None:
         """Make all frames durable that were complete when the call began.

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from eventlog import arrow, tail
+from eventlog import arrow, names, tail
 from eventlog.columns import Batch
 from eventlog.errors import ConflictError, NewerFormatError
-from eventlog.fs import Fs
+from eventlog.fs import Entry, Fs
 from eventlog.gather import Block
 from eventlog.manifest import Gap, Manifest, Watermark
 from eventlog.runs import RunPart
 
 _KEPT_BYTES: Final = 128 * 1024 * 1024
+_TRUSTED_S: Final = 5.0
+_SETTLED_NS: Final = 1_000_000_000
+
+
+class _Seen(NamedTuple):
+    """How a writer's files looked when they had been read to their end.
+
+    Attributes:
+        changed_ns: the modification time of its directory.
+        path: of the segment that is appended to.
+        size_bytes: of that segment.
+        until_s: by when to look properly again, for a mount may not keep its directories' times.
+    """
+
+    changed_ns: int
+    path: str
+    size_bytes: int
+    until_s: float
 
 
 class LiveTail:
@@ -26,6 +46,7 @@ class LiveTail:
         marks: how far each writer was read.
         refused: writers of a newer format, with the reason.
         gaps: records missing from the tail.
+        batches: what each look brought.
         looks: how often a look found something new.
     """
 
@@ -37,36 +58,61 @@ class LiveTail:
         self.marks: dict[str, Watermark] = dict(manifest.writers)
         self.refused: dict[str, str] = {}
         self.gaps: list[Gap] = []
-        self._batches: list[Batch] = []
+        self.batches: list[Batch] = []
         self._bytes = 0
+        self._seen: dict[str, _Seen] = {}
         self.looks = 0
 
-    def refresh(self) -> None:
-        """Read what was appended since the last look.
+    def refresh(self, upto: Mapping[str, Watermark] | None = None) -> None:
+        """Read what was appended since the last look; a writer whose files look the same is not read.
+
+        Args:
+            upto: read no further than these watermarks.
 
         Raises:
             ConflictError: a segment was collected: these watermarks are too old to read on from.
             OSError: a file cannot be read.
         """
         batch = Batch()
-        for writer_id in tail.writers(self._fs, self._root, self.manifest.project):
+        for entry in self._fs.entries(names.project_segments_dir(self._root, self.manifest.project)):
+            writer_id = entry.name
             mark = self.marks.get(writer_id, Watermark())
-            if mark.done:
+            if mark.done or not entry.is_dir or not names.is_writer_id(writer_id) or self._is_same(entry):
                 continue
             reader = tail.WriterReader(self._fs, self._root, self.manifest.project, writer_id, mark, batch)
             try:
-                found = reader.read()
+                found = reader.read(last_seq=_until(upto, writer_id))
             except NewerFormatError as error:
                 self.refused[writer_id] = str(error)
                 continue
             except FileNotFoundError as error:
                 raise ConflictError(f"{error.filename} was collected meanwhile: open the store again") from None
             self.marks[writer_id] = found.watermark
+            if upto is None:
+                self._remember(entry, found.watermark)
             self.gaps += found.gaps
             self._bytes += reader.used_bytes
         if batch.records:
-            self._batches.append(batch)
+            self.batches.append(batch)
             self.looks += 1
+
+    def _is_same(self, entry: Entry) -> bool:
+        """Say whether a writer's files look as they did when they had been read; two system calls."""
+        seen = self._seen.get(entry.name)
+        if seen is None or entry.mtime_ns != seen.changed_ns or time.monotonic() > seen.until_s:
+            return False
+        try:
+            return self._fs.size(seen.path) == seen.size_bytes
+        except FileNotFoundError:
+            return False
+
+    def _remember(self, entry: Entry, mark: Watermark) -> None:
+        """Remember how a writer's files look, unless its directory changed so lately that it may again, unseen."""
+        self._seen.pop(entry.name, None)
+        if mark.segno and 0 < entry.mtime_ns < time.time_ns() - _SETTLED_NS:
+            directory = names.writer_dir(self._root, self.manifest.project, entry.name)
+            path = os.path.join(directory, names.segment_name(mark.segno, sealed=False))
+            self._seen[entry.name] = _Seen(entry.mtime_ns, path, mark.offset, time.monotonic() + _TRUSTED_S)
 
     @property
     def is_large(self) -> bool:
@@ -75,16 +121,16 @@ class LiveTail:
 
     def parts(self) -> Iterator[RunPart]:
         """Yield what the records say about runs."""
-        for batch in self._batches:
+        for batch in self.batches:
             yield from batch.runs.parts.values()
 
     def metric_names(self, table: str) -> set[str]:
         """Return the names of all metrics in a table."""
-        return {name for batch in self._batches for block in _blocks(batch, table) for name in block.names}
+        return {name for batch in self.batches for block in _blocks(batch, table) for name in block.names}
 
     def blocks(self, table: str, runs: Collection[str] | None) -> list[Block]:
         """Return the blocks of these runs, in the order they were read."""
-        found = [block for batch in self._batches for block in _blocks(batch, table)]
+        found = [block for batch in self.batches for block in _blocks(batch, table)]
         return [block for block in found if runs is None or block.run_id in runs]
 
     def table(self, table: str, runs: Collection[str] | None, since: Mapping[str, int] | None = None) -> pa.Table:
@@ -92,7 +138,7 @@ class LiveTail:
         if table == "events":
             rows = [
                 row
-                for batch in self._batches
+                for batch in self.batches
                 for row in batch.events
                 if (runs is None or row.run_id in runs) and (since is None or row.seq > since.get(row.writer_id, 0))
             ]
@@ -101,6 +147,12 @@ class LiveTail:
         if since is not None:
             blocks = [part for block in blocks if (part := _after(block, since.get(block.writer_id, 0))) is not None]
         return arrow.blocks_to_rows(table, blocks).table
+
+
+def _until(upto: Mapping[str, Watermark] | None, writer_id: str) -> int:
+    if upto is None:
+        return tail.NO_LIMIT
+    return upto[writer_id].seq if writer_id in upto else 0
 
 
 def _blocks(batch: Batch, table: str) -> list[Block]:

@@ -6,7 +6,8 @@ as a msgpack array in the order below, after the kind's number; new fields are o
 
 from __future__ import annotations
 
-from typing import Any, Final
+import re
+from typing import Any, Final, Union
 
 import msgspec
 
@@ -146,7 +147,7 @@ class Heartbeat(Record, frozen=True, tag=12):
 
 
 class ArtifactVersion(Record, frozen=True, tag=13):
-    """A version of an artifact was made; `files` maps each path to its blob reference."""
+    """A version of an artifact was made; `files` maps each path to its blob reference. `overwrite` ends all others."""
 
     time_ns: int
     run_id: str
@@ -157,6 +158,8 @@ class ArtifactVersion(Record, frozen=True, tag=13):
     aliases: list[str] = []
     metadata: dict[str, Plain] = {}
     files: dict[str, Plain] = {}
+    description: str = ""
+    overwrite: bool = False
 
 
 class ArtifactUse(Record, frozen=True, tag=14):
@@ -196,6 +199,25 @@ class RunEnd(Record, frozen=True, tag=17):
     exit_code: int
 
 
+class Receipt(Record, frozen=True, tag=18):
+    """The ids under which clients sent the records that follow, 12 bytes each: the first is that of the next seq."""
+
+    time_ns: int
+    run_id: str
+    ids: bytes
+
+
+class Upload(Record, frozen=True, tag=19):
+    """A file arrived that values name by `path`; its bytes are a blob."""
+
+    time_ns: int
+    run_id: str
+    path: str
+    sha256: str
+    size_bytes: int
+    step: int | None = None
+
+
 class Unknown(Record, frozen=True):
     """A record of a kind that this release does not know, carried along as it was."""
 
@@ -221,6 +243,8 @@ KINDS: Final[tuple[type[Record], ...]] = (
     Admin,
     Dropped,
     RunEnd,
+    Receipt,
+    Upload,
 )
 STRUCTURAL: Final = (Shape, SegmentStart, Seal)
 
@@ -242,51 +266,18 @@ AnyRecord = (
     | Admin
     | Dropped
     | RunEnd
+    | Receipt
+    | Upload
     | Unknown
 )
 
 _NAMES: Final[dict[type[Record], str]] = {
-    Log: "log",
-    System: "system",
-    Shape: "shape",
-    SegmentStart: "segment_start",
-    Seal: "seal",
-    RunStart: "run_start",
-    ConfigPatch: "config_patch",
-    SummarySet: "summary_set",
-    MetricDef: "metric_def",
-    Alert: "alert",
-    Console: "console",
-    Heartbeat: "heartbeat",
-    ArtifactVersion: "artifact_version",
-    ArtifactUse: "artifact_use",
-    Admin: "admin",
-    Dropped: "dropped",
-    RunEnd: "run_end",
+    kind: re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in KINDS
 }
 
 encode: Final = msgspec.msgpack.Encoder().encode
 _decode_any: Final = msgspec.msgpack.Decoder().decode
-_KnownRecord = (
-    Log
-    | System
-    | Shape
-    | SegmentStart
-    | Seal
-    | RunStart
-    | ConfigPatch
-    | SummarySet
-    | MetricDef
-    | Alert
-    | Console
-    | Heartbeat
-    | ArtifactVersion
-    | ArtifactUse
-    | Admin
-    | Dropped
-    | RunEnd
-)
-_decode_known: Final = msgspec.msgpack.Decoder(_KnownRecord).decode
+_decode_known: Final = msgspec.msgpack.Decoder(Union[KINDS]).decode  # noqa: UP007 - a tuple of types has no |
 
 
 def kind_of(record: Record) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from eventlog import frame, schema
+from eventlog import frame, names, schema
 from eventlog.errors import DataError, NewerFormatError
 from eventlog.frame import Outcome
+
+if TYPE_CHECKING:
+    from eventlog.fs import Fs
 
 MAGIC: Final = b"\x89EVLOG\r\n"
 VERSION: Final = 1
@@ -152,3 +156,37 @@ def items(data: bytes, header: Header) -> Iterator[Item | Damage]:
             continue
         record = schema.decode(frame.payload(data, part.offset, part.end))
         yield Item(header.first_seq + part.seq, part.offset, part.end, record)
+
+
+class SegmentFile:
+    """A segment's bytes, under whichever of its two names it has at the moment: it may be sealed at any time."""
+
+    def __init__(self, fs: Fs, directory: str, segno: int, *, sealed: bool) -> None:
+        """Take where it is, and the name that it was last seen under."""
+        self._fs = fs
+        self.path = os.path.join(directory, names.segment_name(segno, sealed=sealed))
+        self._sealed_path = os.path.join(directory, names.segment_name(segno, sealed=True))
+
+    def read(self, offset: int = 0, size: int = -1) -> bytes:
+        """Return its bytes from `offset` on.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
+        try:
+            return self._fs.read(self.path, offset, size)
+        except FileNotFoundError:
+            self.path = self._sealed_path
+            return self._fs.read(self.path, offset, size)
+
+    def size(self) -> int:
+        """Return how many bytes it has.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
+        try:
+            return self._fs.size(self.path)
+        except FileNotFoundError:
+            self.path = self._sealed_path
+            return self._fs.size(self.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Final, NamedTuple
 
 from eventlog import frame, names, schema, segment
@@ -16,7 +15,7 @@ from eventlog.segment import Damage, Header, Stretch
 WINDOW_BYTES: Final = 1024 * 1024
 _EVENTS_AT_ONCE: Final = 100_000
 _PROBE_BYTES: Final = 4096
-_NO_LIMIT: Final = 1 << 62
+NO_LIMIT: Final = 1 << 62
 MISSING: Final = "a segment is missing"
 
 
@@ -47,46 +46,12 @@ class Found(NamedTuple):
     more: bool
 
 
-class SegmentFile:
-    """A segment's bytes, under whichever of its two names it has at the moment: it may be sealed at any time."""
-
-    def __init__(self, fs: Fs, directory: str, segno: int, *, sealed: bool) -> None:
-        """Take where it is, and the name that it was last seen under."""
-        self._fs = fs
-        self.path = os.path.join(directory, names.segment_name(segno, sealed=sealed))
-        self._sealed_path = os.path.join(directory, names.segment_name(segno, sealed=True))
-
-    def read(self, offset: int = 0, size: int = -1) -> bytes:
-        """Return its bytes from `offset` on.
-
-        Raises:
-            FileNotFoundError: it is gone.
-        """
-        try:
-            return self._fs.read(self.path, offset, size)
-        except FileNotFoundError:
-            self.path = self._sealed_path
-            return self._fs.read(self.path, offset, size)
-
-    def size(self) -> int:
-        """Return how many bytes it has.
-
-        Raises:
-            FileNotFoundError: it is gone.
-        """
-        try:
-            return self._fs.size(self.path)
-        except FileNotFoundError:
-            self.path = self._sealed_path
-            return self._fs.size(self.path)
-
-
 class _Source(NamedTuple):
     """A segment that has to be read."""
 
     segno: int
     sealed: bool
-    file: SegmentFile
+    file: segment.SegmentFile
     header: Header
 
 
@@ -120,12 +85,12 @@ class WriterReader:
         self._shape_offset = watermark.shape_offset
         self._done = watermark.done
         self._bytes_left = 0
-        self._last_seq = _NO_LIMIT
-        self._limited = False
+        self._last_seq = NO_LIMIT
+        self._limited = self._stopped = False
         self.used_bytes = 0
 
     def read(
-        self, budget_bytes: int = _NO_LIMIT, *, missing_before_ns: int = 1 << 62, last_seq: int = _NO_LIMIT
+        self, budget_bytes: int = NO_LIMIT, *, missing_before_ns: int = 1 << 62, last_seq: int = NO_LIMIT
     ) -> Found:
         """Read at most about `budget_bytes` of frames.
 
@@ -140,8 +105,9 @@ class WriterReader:
             OSError: a file cannot be read.
         """
         self._bytes_left = budget_bytes
-        self._limited = budget_bytes < _NO_LIMIT
+        self._limited = budget_bytes < NO_LIMIT
         self._last_seq = last_seq
+        self._stopped = False
         more = False
         for source in self._sources():
             late = source.header.first_seq > self._expected and source.segno != self._segno
@@ -178,7 +144,7 @@ class WriterReader:
         return [source for segno in sorted(listed) if (source := self._source(segno, sealed=listed[segno]))]
 
     def _source(self, segno: int, *, sealed: bool) -> _Source | None:
-        file = SegmentFile(self._fs, self._directory, segno, sealed=sealed)
+        file = segment.SegmentFile(self._fs, self._directory, segno, sealed=sealed)
         try:
             start = file.read(0, segment.HEADER_BYTES)
             header = self._header(file, start, segno)
@@ -191,7 +157,7 @@ class WriterReader:
             return None
         return _Source(segno, sealed, file, header)
 
-    def _header(self, file: SegmentFile, start: bytes, segno: int) -> Header | None:
+    def _header(self, file: segment.SegmentFile, start: bytes, segno: int) -> Header | None:
         try:
             header = segment.parse_header(start, file.path)
         except NewerFormatError:
@@ -229,6 +195,8 @@ class WriterReader:
             used = self._read_window(data, source, at_eof=at_eof)
             self._bytes_left -= used
             self.used_bytes += used
+            if self._stopped:
+                return True
             if at_eof:
                 break
             if self._limited and len(self._batch.events) >= _EVENTS_AT_ONCE:
@@ -258,16 +226,22 @@ class WriterReader:
                 if self._decoder.add_structural(payload):
                     self._shape_offset = start + part.offset
             else:
-                self._take(data, part, source.header.first_seq)
+                allowed = self._last_seq - source.header.first_seq - part.seq + 1
+                self._stopped = part.count > allowed
+                taken = part._replace(count=max(allowed, 0)) if self._stopped else part
+                if taken.count:
+                    self._take(data, taken, source.header.first_seq)
+                used = taken.end
+                self._offset = start + used
+                if self._stopped:
+                    break
+                continue
             used = part.end
             self._offset = start + used
         return used
 
     def _take(self, data: bytes, part: Stretch, first_seq: int) -> None:
         seq = first_seq + part.seq
-        part = part._replace(count=min(part.count, self._last_seq - seq + 1))
-        if part.count <= 0:
-            return
         if seq > self._expected:
             self._gaps.append(
                 Gap(writer_id=self._writer_id, first_seq=self._expected, last_seq=seq - 1, reason=self._reason)
@@ -306,7 +280,7 @@ class WriterReader:
                 self._offset = size
 
 
-def load_shapes(file: SegmentFile, shape_offset: int) -> dict[int, schema.Shape]:
+def load_shapes(file: segment.SegmentFile, shape_offset: int) -> dict[int, schema.Shape]:
     """Return the shapes that a segment announced up to and at `shape_offset`, following the chain of announcements.
 
     When a link of the chain is damaged, the segment is read from its start instead.
@@ -330,7 +304,7 @@ def load_shapes(file: SegmentFile, shape_offset: int) -> dict[int, schema.Shape]
     return shapes
 
 
-def _scan_shapes(file: SegmentFile, shape_offset: int) -> dict[int, schema.Shape]:
+def _scan_shapes(file: segment.SegmentFile, shape_offset: int) -> dict[int, schema.Shape]:
     shapes: dict[int, schema.Shape] = {}
     data = file.read()
     for part in segment.walk(data, segment.HEADER_BYTES, 0):

@@ -206,11 +206,15 @@ _RECORD_KINDS: Final = frozenset(schema.kind_name(kind) for kind in schema.KINDS
 def kind_of(plain: Any) -> str:
     """Return the kind that a value's row in `events` has: text, bool, int, null, json, or its `_type`.
 
+    A list of typed values, as of traces, has their `_type` when they share one.
     A `_type` that is the name of a record's kind, or of an unknown one, is json: a value cannot pass for a record.
     """
     if isinstance(plain, dict) and isinstance(plain.get("_type"), str):
         kind = str(plain["_type"])
         return "json" if kind in _RECORD_KINDS or kind.startswith("unknown:") else kind
+    if isinstance(plain, list) and plain and all(isinstance(item, dict) and "_type" in item for item in plain):
+        kinds = {kind_of(item) for item in plain}
+        return kinds.pop() if len(kinds) == 1 else "json"
     return _SIMPLE_KINDS.get(type(plain), "json")
 
 

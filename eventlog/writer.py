@@ -6,13 +6,13 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from eventlog import forks, sealer
+from eventlog import forks, frame, schema, sealer
 from eventlog.appender import Appender
-from eventlog.errors import DurabilityUnknownError, StorageError
+from eventlog.errors import DurabilityUnknownError, StorageError, UsageError
 from eventlog.fs import LOCAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from eventlog.config import WriterConfig
     from eventlog.fs import Fs
@@ -67,6 +67,47 @@ class Writer(Appender):
                 self._thread = sealer.start_thread(self, self._wake, interval_s, name)
             except RuntimeError as error:
                 self._losses.warn_once(f"no thread for background syncs: {error}. flush() still syncs", 4)
+
+    def append_all(self, records: Sequence[schema.Record]) -> None:
+        """Append several records with one write(2): all of them, or none; not for signal handlers.
+
+        What could not be kept is the caller's to keep: it is not counted in `lost`.
+
+        Raises:
+            StorageError: none was kept.
+            UsageError: the writer is closed, or a record is too large; none was kept.
+        """
+        payloads = [schema.encode(record) for record in records]
+        largest = max(map(len, payloads), default=0)
+        if largest > frame.MAX_PAYLOAD_BYTES:
+            raise frame.too_large(largest)
+        shapes = sorted({record.shape for record in records if isinstance(record, schema.Log | schema.System)})
+        with self.lock:
+            if self._closed or self._busy:
+                raise UsageError("the writer is closed" if self._closed else "append_all cannot interrupt an append")
+            self._busy = True
+            try:
+                self._append_together(payloads, shapes)
+            except OSError as error:
+                if self._segment is not None:
+                    self._abandon(self._segment)
+                message = f"{len(records)} records could not be kept in {self.root}: {error.strerror or error}"
+                raise StorageError(error.errno or 0, message) from error
+            finally:
+                self._busy = False
+                if self._deferred:
+                    self._catch_up()
+
+    def _append_together(self, payloads: list[bytes], shapes: list[int]) -> None:
+        self._append_prepared(None, None)
+        open_segment = self._segment or self._open()
+        for number in shapes:
+            if number not in open_segment.shapes:
+                key = self._shapes[number]
+                open_segment.announce(schema.Shape(number, key.run_id, key.rank, list(key.names), 0))
+        open_segment.append_all(payloads)
+        if open_segment.offset >= self.config.segment_bytes:
+            self._ask_for_roll()
 
     def roll(self) -> None:
         """Seal the open segment and start the next with the next record.

@@ -70,9 +70,12 @@ def floats() -> SearchStrategy[float]:
     return st.floats() | nan_payloads() | st.sampled_from((0.0, -0.0, 5e-324, 1.7976931348623157e308))
 
 
-def plain_values() -> SearchStrategy[Any]:
-    """Whatever people log that is kept inline: numbers, bools, strings, None, and nested lists and dicts of them."""
-    integers = st.integers(-(2**70), 2**70)
+def plain_values(bits: int = 70) -> SearchStrategy[Any]:
+    """Whatever people log that is kept inline: numbers, bools, strings, None, and nested lists and dicts of them.
+
+    Records hold integers of at most 63 `bits`; what is logged is made to fit.
+    """
+    integers = st.integers(-(2**bits), 2**bits)
     leaves = st.none() | st.booleans() | integers | floats() | _text
     return st.recursive(
         leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3), max_leaves=6
@@ -105,7 +108,7 @@ def run_starts() -> SearchStrategy[schema.RunStart]:
         _text,
         st.none() | _text,
         st.lists(_text, max_size=2),
-        st.dictionaries(_text, plain_values(), max_size=3),
+        st.dictionaries(_text, plain_values(63), max_size=3),
         rank=st.none() | st.integers(0, 7),
         mode=st.sampled_from(("new", "resume", "attach", "fork")),
     )
@@ -114,7 +117,7 @@ def run_starts() -> SearchStrategy[schema.RunStart]:
 def records() -> SearchStrategy[schema.Record]:
     """Records of every kind that takes a seq and no shape, and one of a kind from the future."""
     times, runs = _times, run_ids()
-    fields = st.dictionaries(_text, plain_values(), max_size=3)
+    fields = st.dictionaries(_text, plain_values(63), max_size=3)
     tombstones = st.one_of(
         st.builds(schema.Admin, times, runs, st.just("rename"), st.fixed_dictionaries({"name": _text})),
         st.builds(schema.Admin, times, runs, st.just("tag"), st.fixed_dictionaries({"tags": st.lists(_text)})),
@@ -133,6 +136,8 @@ def records() -> SearchStrategy[schema.Record]:
         st.builds(schema.ArtifactUse, times, runs, _text, _text),
         tombstones,
         st.builds(schema.Dropped, times, st.just(""), st.integers(1, 1000), _text, times),
+        st.builds(schema.Receipt, times, st.just(""), st.binary(min_size=12, max_size=12)),
+        st.builds(schema.Upload, times, runs, st.text(max_size=20), st.just("0" * 64), st.integers(0, 1 << 40)),
         st.builds(schema.RunEnd, times, runs, st.sampled_from(("finished", "failed")), st.integers(0, 255)),
         st.builds(Future, times, runs, _text),
     )

@@ -196,7 +196,7 @@ def test_the_table_of_kinds_is_the_schema():
 
 
 def test_the_defaults_of_missing_fields_are_those_in_the_text():
-    stated = {"pid": 0, "mode": "new", "level": "warn"}
+    stated = {"pid": 0, "mode": "new", "level": "warn", "overwrite": False}
     for kind in schema.KINDS:
         for field in msgspec.structs.fields(kind):
             if not field.required:

@@ -143,6 +143,8 @@ def every_kind() -> bytes:
     later = msgspec.msgpack.encode([12, T0 + 32, RUN, "a trailing field of the future"])
     b.raw(later)
     b.add(schema.RunEnd(T0 + 33, RUN, "finished", 0))
+    b.add(schema.Receipt(T0 + 34, "", bytes(range(12))))
+    b.add(schema.Upload(T0 + 35, RUN, "golden/first/7/blob.txt", BLOB_DIGEST, len(BLOB), 7))
     b.seal(final=True)
     return b.data
 

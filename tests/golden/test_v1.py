@@ -140,7 +140,7 @@ def test_the_manifest_says_what_it_said():
     assert (newest.action, newest.committer, newest.created_ns) == ("fold", "golden:1", 1_700_001_000_000_000_000)
     assert newest.name_sets == [[".dot", "_odd", "acc/ü", "big", "huge", "loss"], ["cpu", "gpu.0.mem"]]
     assert {w: (m.seq, m.records, m.dropped, m.done) for w, m in newest.writers.items()} == {
-        EVERY_KIND: (21, 21, 3, True),
+        EVERY_KIND: (23, 23, 3, True),
         TORN: (41, 41, 0, False),
         DAMAGED: (10, 8, 0, True),
     }
@@ -148,7 +148,7 @@ def test_the_manifest_says_what_it_said():
     assert [(file.table, file.rows) for file in newest.files] == [
         ("metrics", 53),
         ("system", 1),
-        ("events", 23),
+        ("events", 25),
         ("runs", 3),
     ]
 

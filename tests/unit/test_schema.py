@@ -28,6 +28,8 @@ EXAMPLES: list[schema.Record] = [
     schema.Admin(1, "r", "delete"),
     schema.Dropped(1, "", 3, "why", 0),
     schema.RunEnd(1, "r", "finished", 0),
+    schema.Receipt(1, "", b"123456789012"),
+    schema.Upload(1, "r", "p/a/1/x.png", "0" * 64, 3, 1),
 ]
 
 
