@@ -1,4 +1,4 @@
-"""The `compactor` command: run, plan, status."""
+"""The `compactor` command: run, serve, plan, status."""
 
 from __future__ import annotations
 
@@ -93,6 +93,52 @@ def _report(turn: Turn) -> None:
 
 def _report_json(turn: Turn) -> None:
     click.echo(msgspec.json.encode(turn).decode())
+
+
+@cli.command()
+@_STORE
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=int, default=7860, show_default=True, help="Port; 0 takes a free one.")
+@click.option("--ui", type=click.Choice(["trackio", "none"]), default="trackio", show_default=True, help="Dashboard.")
+@click.option("--write-token", help="What clients must send to write. [$TRACKIO_WRITE_TOKEN, else made and printed]")
+@click.option("--no-compact", is_flag=True, help="Leave the folding to another process.")
+@click.option("--max-body", "max_body_bytes", type=int, help="Bytes of one request with JSON. [512 MiB]")
+@click.option("--max-upload", "max_upload_bytes", type=int, help="Bytes of one uploaded file. [16 GiB]")
+@click.option("--cache", "cache_bytes", type=int, help="Bytes that are kept decoded between polls. [256 MiB]")
+@_JSON
+def serve(store: str, *, write_token: str | None, no_compact: bool, as_json: bool, **options: Any) -> None:
+    """Serve Trackio's API and dashboard on STORE, and fold it, until SIGTERM."""
+    try:
+        from compactor.serve.config import ServeConfig
+        from compactor.serve.server import make_token
+        from compactor.serve.server import serve as run_server
+    except ModuleNotFoundError as error:
+        raise UsageError(f"serving needs {error.name}: pip install 'eventlog[serve]'") from None
+    token, made = make_token(write_token)
+    given = {name: value for name, value in options.items() if value is not None}
+    config = ServeConfig(write_token=token, compact=not no_compact, **given)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+
+    def ready(address: Any) -> None:
+        if as_json:
+            click.echo(msgspec.json.encode(address).decode())
+        else:
+            _print_address(os.path.abspath(store), address)
+        sys.stdout.flush()
+
+    run_server(os.path.abspath(store), config, CompactorConfig(), token_made=made, on_ready=ready)
+
+
+def _print_address(root: str, address: Any) -> None:
+    click.echo(f"serving {root}\n  {address.url}/")
+    if address.write_token:
+        click.echo(f"  to delete and rename runs: {address.url}/?write_token={address.write_token}")
+    click.echo(f"log to it:\n  export TRACKIO_SERVER_URL={address.url}")
+    if address.write_token:
+        made = "   # made for this start" if address.made else ""
+        click.echo(f"  export TRACKIO_WRITE_TOKEN={address.write_token}{made}")
+    for note in address.notes:
+        click.echo(f"note: {note}", err=True)
 
 
 @cli.command("plan")

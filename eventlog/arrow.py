@@ -204,6 +204,11 @@ def from_numpy(
     return pa.Array.from_buffers(kind, len(values), [bitmap, pa.py_buffer(np.ascontiguousarray(values))])
 
 
+def from_bools(values: np.ndarray[Any, Any]) -> pa.Array:
+    """Return an array over a numpy array of bools, likewise."""
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(np.packbits(values, bitorder="little"))])
+
+
 def _places(blocks: list[Block], start: int, order: Any) -> list[Any]:
     """Return where the rows of each block go in the table."""
     if order is None:

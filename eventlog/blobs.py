@@ -73,6 +73,14 @@ class BlobStore:
         self._fs.sync_dir(directory)
         return ref
 
+    def path(self, digest: str) -> str:
+        """Return where a blob is, or would be.
+
+        Raises:
+            UsageError: `digest` is no digest.
+        """
+        return names.blob_path(self._root, digest)
+
     def get(self, digest: str) -> bytes:
         """Return a blob's bytes, checked against its name.
 

@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
     for module in ("torch", "transformers", "trl", "accelerate", "jax", "numpy"):
         version: Any = getattr(sys.modules.get(module), "__version__", None)
         if isinstance(version, str):
-            found[module] = version
+            found[module] = str(version)  # torch's is of a subclass, which msgspec refuses
     return found
 
 

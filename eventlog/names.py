@@ -13,6 +13,8 @@ SEGMENTS: Final = "segments"
 BLOBS: Final = "blobs"
 SNAPSHOTS: Final = "snapshots"
 QUARANTINE: Final = "quarantine"
+INDEX: Final = "index"
+INCOMING: Final = "incoming"
 TABLES: Final = ("metrics", "system", "events", "runs")
 
 _SAFE: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -188,6 +190,16 @@ def parse_data_file_path(path: str) -> tuple[str, str] | None:
     if len(parts) != 3 or parts[0] != "data" or parts[1] not in TABLES or not is_data_file_name(parts[2]):
         return None
     return parts[1], parts[2]
+
+
+def index_dir(root: str, project: str) -> str:
+    """Return the directory of a server's index of received ids: derived, private to it, and safe to delete."""
+    return os.path.join(root, INDEX, encode_name(project))
+
+
+def incoming_dir(root: str) -> str:
+    """Return the directory that holds files that clients are uploading."""
+    return os.path.join(root, INCOMING)
 
 
 def quarantine_dir(root: str, project: str) -> str:

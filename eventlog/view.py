@@ -77,7 +77,7 @@ class View:
             part = parts.get(run_id)
             return part if part is not None and not part.is_deleted else None
         named = [part for part in parts.values() if name_of(part) == name and not part.is_deleted]
-        return max(named, key=_started, default=None)
+        return max(named, key=started, default=None)
 
     def one_run(self, run: str) -> str:
         """Return the id of a run given by id or name.
@@ -198,5 +198,6 @@ def name_of(part: RunPart) -> str:
     return part.name[1] if part.name else part.run_id
 
 
-def _started(part: RunPart) -> tuple[int, str]:
+def started(part: RunPart) -> tuple[int, str]:
+    """Return what orders runs by their creation."""
     return (part.start[0].time_ns if part.start else 0, part.run_id)

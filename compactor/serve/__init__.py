@@ -1,0 +1,1 @@
+"""The server: Trackio's client and dashboard, unmodified, on top of a store."""

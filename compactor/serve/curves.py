@@ -1,0 +1,125 @@
+"""The numbers of one run as the dashboard draws them: sampled as they come, and rendered once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from compactor.serve.sampler import COLUMNS, Rows, Sampler, concatenate
+from eventlog import arrow
+from eventlog.gather import Block
+
+
+class Curves:
+    """All metrics of one run, at most about `max_points` rows. Not thread-safe: its project holds a lock."""
+
+    def __init__(self, table: str, max_points: int) -> None:
+        """Start without rows; `table` is metrics or system."""
+        self._with_step = table == "metrics"
+        self._max = max_points
+        self._samplers: list[Sampler] = []
+        self._by_name: dict[str, Sampler] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes."""
+        return sum(sampler.size_bytes for sampler in self._samplers)
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all metrics."""
+        return set(self._by_name)
+
+    def add_blocks(self, blocks: Sequence[Block]) -> None:
+        """Add what came in one look, of all writers and shapes, in the order of time."""
+        parts: list[Rows] = []
+        names = list(dict.fromkeys(name for block in blocks for name in block.names))
+        index = {name: at for at, name in enumerate(names)}
+        for block in blocks:
+            values = np.zeros((len(block.seq), len(names)))
+            present = np.zeros(values.shape, bool)
+            columns = [index[name] for name in block.names]
+            values[:, columns] = block.values
+            present[:, columns] = True
+            step = np.zeros(len(block.seq), np.int64) if block.step is None else block.step
+            has_step = np.full(len(block.seq), block.step is not None) if block.has_step is None else block.has_step
+            parts.append(Rows(block.seq, block.time_ns, step, has_step, values, present))
+        if parts:
+            self._add(names, concatenate(parts))
+
+    def add_table(self, table: pa.Table) -> None:
+        """Add the rows of a table of metrics or system, as `View.rows` returns it."""
+        if not table.num_rows:
+            return
+        columns = arrow.metric_columns("metrics" if self._with_step else "system", table.schema)
+        present = np.column_stack([pc.is_valid(table[c]).to_numpy() for c in columns]) if columns else None
+        values = np.column_stack([_floats(table[c]) for c in columns]) if columns else None
+        count = table.num_rows
+        step, has_step = np.zeros(count, np.int64), np.zeros(count, bool)
+        if self._with_step:
+            has_step = pc.is_valid(table["_step"]).to_numpy()
+            step = pc.fill_null(table["_step"], 0).to_numpy()
+        time_ns = table["_time"].cast(pa.int64()).to_numpy()
+        nothing = np.empty((count, 0))
+        rows = Rows(
+            np.zeros(count, np.int64),
+            time_ns,
+            step,
+            has_step,
+            nothing if values is None else values,
+            nothing.astype(bool) if present is None else present,
+        )
+        self._add([arrow.unescape(column) for column in columns], rows)
+
+    def _add(self, names: list[str], rows: Rows) -> None:
+        times = rows.time_ns
+        if (times[1:] < times[:-1]).any():
+            rows = rows.take(np.argsort(times, kind="stable"))
+        groups: dict[int, list[int]] = {}
+        for at, name in enumerate(names):
+            groups.setdefault(self._sampler(name), []).append(at)
+        for number, columns in groups.items():
+            part = rows._replace(values=rows.values[:, columns], present=rows.present[:, columns])
+            some = np.logical_or.reduce(part.present, axis=1)
+            if some.any():
+                self._samplers[number].add([names[at] for at in columns], part if some.all() else part.take(some))
+
+    def _sampler(self, name: str) -> int:
+        known = self._by_name.get(name)
+        if known is None:
+            if not self._samplers or not self._samplers[-1].has_room():
+                # Thousands of metrics share the points, but each keeps its extremes.
+                points = max(self._max // (1 + len(self._samplers)), 4 * COLUMNS)
+                self._samplers.append(Sampler(points, with_step=self._with_step))
+            known = self._by_name[name] = self._samplers[-1]
+            known.column(name)
+        return self._samplers.index(known)
+
+    def render(self) -> tuple[NDArray[np.int64], list[bytes]]:
+        """Return the times of the rows, ascending, and each row as a JSON object."""
+        if len(self._samplers) == 1:
+            return self._samplers[0].render()
+        return merge_by_time([sampler.render() for sampler in self._samplers])
+
+
+def merge_by_time(
+    parts: Sequence[tuple[NDArray[np.int64], list[bytes]]],
+) -> tuple[NDArray[np.int64], list[bytes]]:
+    """Return rows of several sources in the order of time."""
+    parts = [part for part in parts if len(part[1])]
+    if not parts:
+        return np.empty(0, np.int64), []
+    if len(parts) == 1:
+        return parts[0]
+    times = np.concatenate([part[0] for part in parts])
+    texts = [text for part in parts for text in part[1]]
+    order = np.argsort(times, kind="stable")
+    return times[order], [texts[index] for index in order.tolist()]
+
+
+def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    return pc.fill_null(column, 0.0).to_numpy()  # type: ignore[no-any-return]

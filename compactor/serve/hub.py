@@ -1,0 +1,98 @@
+"""What a server holds: its store, and for each project what it takes and what it shows."""
+
+from __future__ import annotations
+
+import threading
+
+from compactor.serve.config import ServeConfig
+from compactor.serve.errors import RequestError
+from compactor.serve.intake import Intake
+from compactor.serve.project import Project
+from compactor.serve.uploads import Incoming
+from eventlog import names, tail
+from eventlog.blobs import BlobStore
+from eventlog.errors import UsageError
+from eventlog.fs import LOCAL
+from eventlog.snapshot import ReaderCache
+
+_MOST_PROJECTS = 1000
+
+
+class Hub:
+    """The projects of one store. Thread-safe.
+
+    Attributes:
+        root: the store's directory.
+        config: settings.
+        blobs: the store's blobs.
+        incoming: files that are being uploaded.
+    """
+
+    def __init__(self, root: str, config: ServeConfig) -> None:
+        """Prepare; nothing is read or written before the first request."""
+        self.root = root
+        self.config = config
+        self.blobs = BlobStore(root)
+        self.incoming = Incoming(root)
+        self._cache = ReaderCache(LOCAL)
+        self._lock = threading.Lock()
+        self._projects: dict[str, Project] = {}
+        self._intakes: dict[str, Intake] = {}
+
+    def names(self) -> list[str]:
+        """Return the names of all projects.
+
+        Raises:
+            OSError: the store cannot be listed.
+        """
+        return tail.projects(LOCAL, self.root)
+
+    def find(self, project: str) -> Project | None:
+        """Return the state of a project, or None when there is no such project."""
+        known = self._projects.get(project)
+        if known is None and project in self.names():
+            return self.state(project)
+        return known
+
+    def state(self, project: str) -> Project:
+        """Return the state of a project, whether it is there yet or not."""
+        with self._lock:
+            known = self._projects.get(project)
+            if known is None:
+                share = self.config.cache_bytes // 4 if self._projects else self.config.cache_bytes
+                known = self._projects[project] = Project(self.root, project, self._cache, share)
+            return known
+
+    def intake(self, project: str) -> Intake:
+        """Return what takes for a project; a new project comes to be with its first record.
+
+        Raises:
+            RequestError: the name cannot be one, or there are too many projects.
+        """
+        try:
+            names.encode_name(project)
+        except UsageError as error:
+            raise RequestError(str(error)) from None
+        state = self.state(project)
+        with self._lock:
+            known = self._intakes.get(project)
+            if known is None:
+                if len(self._intakes) >= _MOST_PROJECTS:
+                    raise RequestError(f"this server takes for at most {_MOST_PROJECTS} projects")
+                known = self._intakes[project] = Intake(self.root, project, state)
+            return known
+
+    def intakes(self) -> list[Intake]:
+        """Return everything that takes."""
+        with self._lock:
+            return list(self._intakes.values())
+
+    def projects(self) -> list[Project]:
+        """Return the states that are in memory."""
+        with self._lock:
+            return list(self._projects.values())
+
+    def close(self) -> None:
+        """Take nothing more and seal what was taken."""
+        for intake in self.intakes():
+            intake.close()

@@ -1,0 +1,126 @@
+"""One process that serves a store and, unless told not to, compacts it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import msgspec
+import uvicorn
+
+from compactor.config import CompactorConfig
+from compactor.serve import ui
+from compactor.serve.app import build
+from compactor.serve.config import ServeConfig
+from compactor.serve.hub import Hub
+from compactor.serve.telemetry import Telemetry
+from compactor.service import Service
+from eventlog import names
+from eventlog.errors import StorageError
+from eventlog.fs import LOCAL
+
+_GRACE_S = 5
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a server is, and how to use it.
+
+    Attributes:
+        url: without a slash at the end.
+        write_token: what writers send.
+        made: the token was made for this start.
+        notes: what people should know.
+    """
+
+    url: str
+    write_token: str
+    made: bool
+    notes: list[str]
+
+
+def serve(
+    root: str,
+    config: ServeConfig,
+    compaction: CompactorConfig,
+    *,
+    token_made: bool = False,
+    on_ready: Callable[[Address], None] = lambda _: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT: then take nothing more, seal what was taken, and return.
+
+    Being killed loses nothing that was answered with 200.
+
+    Args:
+        root: the store; its directory is created.
+        config: settings of the server.
+        compaction: settings of the compactor.
+        token_made: the token was made for this start, so people have to be told.
+        on_ready: told the address once it is listened on.
+
+    Raises:
+        StorageError: the address is taken, or the store cannot be created.
+    """
+    try:
+        LOCAL.make_dirs(names.segments_dir(root))
+        listening = _listen(config.host, config.port)
+    except OSError as error:
+        raise StorageError(error.errno or 0, f"cannot serve {root} on {config.host}:{config.port}: {error}") from error
+    hub = Hub(root, config)
+    hub.incoming.clean()
+    telemetry = Telemetry(hub)
+    settings = uvicorn.Config(
+        build(hub, telemetry), log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S, lifespan="off"
+    )
+    server = uvicorn.Server(settings)
+    with contextlib.closing(listening), _compacting(root, config, compaction, telemetry):
+        try:
+            on_ready(_address(config, listening, made=token_made))
+            server.run(sockets=[listening])
+        finally:
+            hub.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def _address(config: ServeConfig, listening: socket.socket, *, made: bool) -> Address:
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)  # noqa: S104 - shown, not bound
+    notes: list[str] = []
+    if config.ui == "trackio":
+        dashboard = ui.find_dashboard()
+        if dashboard is None:
+            notes.append("no dashboard: pip install 'eventlog[trackio]'")
+        elif not dashboard.is_tested:
+            tested = ", ".join(sorted(ui.TESTED))
+            notes.append(
+                f"the dashboard of trackio {dashboard.version} is untested with this release (tested: {tested})"
+            )
+    return Address(f"http://{shown}:{port}", config.write_token, made, notes)
+
+
+@contextlib.contextmanager
+def _compacting(root: str, config: ServeConfig, compaction: CompactorConfig, telemetry: Telemetry) -> Iterator[None]:
+    if not config.compact:
+        yield
+        return
+    service = Service(root, compaction, on_turn=telemetry.note)
+    thread = threading.Thread(target=service.run, name="compactor", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        service.stop()
+        thread.join(_GRACE_S)
+
+
+def make_token(given: str | None) -> tuple[str, bool]:
+    """Return (the write token, whether it was made now): as given, else $TRACKIO_WRITE_TOKEN, else a fresh one."""
+    token = given if given is not None else os.environ.get("TRACKIO_WRITE_TOKEN")
+    return (secrets.token_urlsafe(24), True) if token is None else (token, False)

@@ -1,0 +1,1 @@
+"""The writer inside other people's training loops; each module needs the package that it is named after."""
