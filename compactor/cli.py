@@ -72,12 +72,17 @@ def run(
         return
     if project:
         raise UsageError("--project goes with --once: the service takes care of every project")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    _log_to_stderr()
     service = Service(root, config, on_turn=report)
     with stopping_on_signals(service):
         click.echo(f"compactor: watching {root}", err=True)
         service.run()
     click.echo("compactor: stopped", err=True)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
 
 def _report(turn: Turn) -> None:
@@ -117,7 +122,7 @@ def serve(store: str, *, write_token: str | None, no_compact: bool, as_json: boo
     token, made = make_token(write_token)
     given = {name: value for name, value in options.items() if value is not None}
     config = ServeConfig(write_token=token, compact=not no_compact, **given)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    _log_to_stderr()
 
     def ready(address: Any) -> None:
         if as_json:

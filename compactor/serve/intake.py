@@ -7,12 +7,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
 from compactor.serve.errors import RequestError, UnavailableError
+from compactor.serve.making import Maker, Records, Runs
 from compactor.serve.receipts import Received, receipts_since
 from compactor.serve.seen import Seen
 from compactor.serve.wire import (
@@ -22,38 +23,15 @@ from compactor.serve.wire import (
     SystemEntry,
     checked_name,
     id_key,
-    restore,
-    restore_config,
-    time_ns,
-    whole,
 )
-from eventlog import names, schema, tail, values
+from eventlog import names, schema, tail
 from eventlog.blobs import BlobRef, BlobStore
 from eventlog.config import WriterConfig
 from eventlog.errors import DurabilityUnknownError, StorageError, UsageError
-from eventlog.feed import Feed
 from eventlog.fs import LOCAL
-from eventlog.runs import RunPart
 from eventlog.writer import Writer
 
 log = logging.getLogger("compactor")
-
-
-class Known(msgspec.Struct):
-    """What the intake has to know of a run to go on with it."""
-
-    config: dict[str, Any]
-    next_step: int
-
-
-class Runs(Protocol):
-    """Where the intake learns of runs that it did not start itself."""
-
-    def find(self, run_id: str) -> RunPart | None:
-        """Return what is known of a run, with everything that was appended before the call."""
-
-    def feed(self) -> Feed:
-        """Return a feed of the project that nobody else uses."""
 
 
 class Totals(msgspec.Struct):
@@ -62,10 +40,6 @@ class Totals(msgspec.Struct):
     records: int = 0
     repeats: int = 0
     refused: int = 0
-
-
-_Records = tuple[list[schema.Record], list[schema.Record]]
-"""What goes before the receipt, and what it is for."""
 
 
 class Intake:
@@ -94,9 +68,9 @@ class Intake:
         self._runs = runs
         self._config = config or WriterConfig(on_error="raise")
         self._blobs = BlobStore(root)
+        self._maker = Maker(project, runs, self._blobs, self._config.inline_bytes)
         self.artifacts_lock = threading.Lock()
         self._lock = threading.Lock()
-        self._known: dict[str, Known] = {}
         self._writer: Writer | None = None
         self._seen: Seen | None = None
         self._lock_fd = -1
@@ -113,7 +87,7 @@ class Intake:
             checked_name(entry.run, "a run's name")
         self._take(
             [id_key(entry.log_id) for entry in entries],
-            lambda fresh: self._log_records([entries[index] for index in fresh]),
+            lambda fresh: self._maker.logs(self._writing(), [entries[index] for index in fresh]),
         )
 
     def take_system(self, entries: Sequence[SystemEntry]) -> None:
@@ -127,7 +101,7 @@ class Intake:
             checked_name(entry.run, "a run's name")
         self._take(
             [id_key(entry.log_id) for entry in entries],
-            lambda fresh: self._system_records([entries[index] for index in fresh]),
+            lambda fresh: self._maker.system(self._writing(), [entries[index] for index in fresh]),
         )
 
     def take_alerts(self, entries: Sequence[AlertEntry]) -> None:
@@ -143,16 +117,21 @@ class Intake:
                 raise RequestError(f'an alert\'s level is "info", "warn" or "error", not {entry.level!r}')
         self._take(
             [id_key(entry.alert_id) for entry in entries],
-            lambda fresh: self._alert_records([entries[index] for index in fresh]),
+            lambda fresh: self._maker.alerts([entries[index] for index in fresh]),
         )
 
-    def append(self, make: Callable[[int], schema.Record]) -> None:
+    def append(self, make: Callable[[int], schema.Record], run_id: str = "", run: str = "") -> None:
         """Keep one record, made from the time; durable when this returns.
+
+        Args:
+            make: returns the record.
+            run_id: of a run that begins with it, if it is not known yet.
+            run: its name.
 
         Raises:
             UnavailableError: as `take_logs`.
         """
-        self._take([NO_ID], lambda _: ([], [make(time.time_ns())]))
+        self._take([NO_ID], lambda _: (self._maker.start(run_id, run, None) if run else [], [make(time.time_ns())]))
 
     def put_blob(self, file: Any) -> BlobRef:
         """Keep what an open file holds as a blob; durable when this returns.
@@ -165,7 +144,7 @@ class Intake:
         except OSError as error:
             raise UnavailableError(f"a file could not be kept: {error}") from error
 
-    def _take(self, keys: list[bytes], make: Callable[[list[int]], _Records]) -> None:
+    def _take(self, keys: list[bytes], make: Callable[[list[int]], Records]) -> None:
         try:
             with self._lock:
                 writer, seen = self._open()
@@ -182,7 +161,7 @@ class Intake:
             self.totals.refused += len(keys)
             raise UnavailableError(f"the batch could not be kept: {error}") from error
 
-    def _append(self, writer: Writer, seen: Seen, ids: list[bytes], make: Callable[[], _Records]) -> None:
+    def _append(self, writer: Writer, seen: Seen, ids: list[bytes], make: Callable[[], Records]) -> None:
         try:
             before, records = make()
             named = any(key != NO_ID for key in ids)
@@ -190,7 +169,7 @@ class Intake:
             writer.append_all([*before, *receipt, *records])
         except BaseException as error:
             # What was noted of runs may not be stored: ask the store again.
-            self._known.clear()
+            self._maker.forget()
             if isinstance(error, UsageError):
                 raise RequestError(str(error)) from error
             raise
@@ -208,6 +187,9 @@ class Intake:
             self._seen = self._load_seen()
             self._writer = Writer(self._root, self.project, config=self._config)
         return self._writer, self._seen
+
+    def _writing(self) -> Writer:
+        return self._open()[0]
 
     def _take_lock(self) -> None:
         if self._lock_fd >= 0:
@@ -243,75 +225,6 @@ class Intake:
             # The receipts are in the store; the index can be written the next time.
             log.warning("the index of received ids could not be saved: %s", error)
 
-    def _start(self, entry: LogEntry | SystemEntry | AlertEntry, config: dict[str, Any] | None) -> list[schema.Record]:
-        """Return the records that a run needs before this entry: its start, or what is new in its config."""
-        run_id = run_id_of(entry)
-        known = self._known.get(run_id)
-        if known is None:
-            part = self._runs.find(run_id)
-            if part is not None:
-                settings = {key: value for key, (_, value) in part.config.items()}
-                known = Known(settings, 0 if part.last_step is None else part.last_step + 1)
-                self._known[run_id] = known
-        if known is None:
-            self._known[run_id] = Known(dict(config or {}), 0)
-            return [run_start(self.project, run_id, entry.run, config or {})]
-        changed = {k: v for k, v in (config or {}).items() if k not in known.config or known.config[k] != v}
-        known.config.update(changed)
-        return [schema.ConfigPatch(time.time_ns(), run_id, changed)] if changed else []
-
-    def _log_records(self, entries: Iterable[LogEntry]) -> _Records:
-        writer = self._writer
-        before: list[schema.Record] = []
-        records: list[schema.Record] = []
-        now_ns = time.time_ns()
-        for index, entry in enumerate(entries):
-            config = self._plain(restore_config(entry.config)) if entry.config else None
-            before += self._start(entry, config)
-            run_id = run_id_of(entry)
-            known = self._known[run_id]
-            step = known.next_step if entry.step is None else whole(entry.step)
-            if step is not None:
-                known.next_step = max(known.next_step, step + 1)
-            sorted_out = values.sort_out(restore(entry.metrics), self._blobs, self._config.inline_bytes)
-            others = dict(sorted_out.others)
-            for name, problem in sorted_out.problems.items():
-                others[f"{name} (not kept: {problem})"] = None
-            shape = writer.shape(run_id, None, tuple(sorted_out.numbers))  # type: ignore[union-attr]
-            packed = shape.pack(*sorted_out.numbers.values())
-            moment = time_ns(entry.timestamp) or now_ns + index
-            records.append(schema.Log(moment, step, shape.number, packed, others or None))
-        return before, records
-
-    def _system_records(self, entries: Iterable[SystemEntry]) -> _Records:
-        writer = self._writer
-        before: list[schema.Record] = []
-        records: list[schema.Record] = []
-        now_ns = time.time_ns()
-        for index, entry in enumerate(entries):
-            before += self._start(entry, None)
-            run_id = run_id_of(entry)
-            numbers = values.sort_out(restore(entry.metrics), self._blobs, self._config.inline_bytes).numbers
-            shape = writer.shape(run_id, None, tuple(numbers))  # type: ignore[union-attr]
-            moment = time_ns(entry.timestamp) or now_ns + index
-            records.append(schema.System(moment, shape.number, shape.pack(*numbers.values())))
-        return before, records
-
-    def _alert_records(self, entries: Iterable[AlertEntry]) -> _Records:
-        before: list[schema.Record] = []
-        records: list[schema.Record] = []
-        now_ns = time.time_ns()
-        for index, entry in enumerate(entries):
-            before += self._start(entry, None)
-            moment = time_ns(entry.timestamp) or now_ns + index
-            title, text = values.printable(entry.title), values.printable(entry.text or "")
-            step, alert_id = whole(entry.step), values.printable(entry.alert_id or "")
-            records.append(schema.Alert(moment, run_id_of(entry), title, text, entry.level, step, alert_id))
-        return before, records
-
-    def _plain(self, config: dict[str, Any]) -> dict[str, Any]:
-        return values.plain_mapping(config, self._blobs)[0]
-
     def close(self) -> None:
         """Take nothing more, seal what was taken, and save the index; calling it again does nothing."""
         with self._lock:
@@ -339,30 +252,6 @@ def sync_inherited(root: str, project: str) -> None:
                 with contextlib.suppress(FileNotFoundError), open(os.path.join(directory, name), "rb") as file:
                     LOCAL.sync(file.fileno())
         LOCAL.sync_dir(directory)
-
-
-def run_id_of(entry: LogEntry | SystemEntry | AlertEntry) -> str:
-    """Return the id of an entry's run; older clients know only its name.
-
-    Raises:
-        RequestError: the id is no valid name.
-    """
-    return checked_name(entry.run_id or entry.run, "a run's id")
-
-
-def run_start(project: str, run_id: str, name: str, config: dict[str, Any]) -> schema.RunStart:
-    """Return the start of a run that a client logs over HTTP."""
-    group, user = config.get("_Group"), config.get("_Username")
-    return schema.RunStart(
-        time.time_ns(),
-        run_id,
-        project,
-        name,
-        group if isinstance(group, str) else None,
-        [],
-        config,
-        user=user if isinstance(user, str) else "",
-    )
 
 
 def _fresh(keys: Sequence[bytes], seen: Seen) -> list[int]:

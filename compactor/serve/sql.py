@@ -64,13 +64,13 @@ def query_project(hub: Hub, call: Query) -> dict[str, Any]:
 
 
 _CONFINED: Final = (
-    "SET enable_external_access = false",
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
     f"SET memory_limit = '{_MEMORY}'",
     "SET temp_directory = ''",
     "SET threads = 1",
     "SET python_enable_replacements = false",
+    "SET enable_external_access = false",
     "SET lock_configuration = true",
 )
 

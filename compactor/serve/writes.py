@@ -164,8 +164,10 @@ def bulk_upload_media(hub: Hub, call: BulkUpload) -> None:
 
 
 def _note_upload(intake: Intake, entry: UploadEntry, path: str, ref: BlobRef) -> None:
-    run_id = entry.run_id or entry.run or ""
-    intake.append(lambda now: schema.Upload(now, run_id, path, ref.digest, ref.size_bytes, entry.step))
+    run_id = (entry.run_id or entry.run or "") if entry.run else ""
+    intake.append(
+        lambda now: schema.Upload(now, run_id, path, ref.digest, ref.size_bytes, entry.step), run_id, entry.run or ""
+    )
 
 
 def media_path(entry: UploadEntry) -> str:
@@ -225,12 +227,12 @@ def artifact_log(hub: Hub, call: ArtifactLog) -> dict[str, Any]:
         number = same.version if same else (known[0].version + 1 if known else 0)
         files = {str(entry["path"]): {k: v for k, v in entry.items() if k != "path"} for entry in call.manifest}
         run_id = call.run_id or call.run_name or ""
+        facts = (digest, aliases, call.metadata or {}, files, call.description or "", call.overwrite)
         intake.append(
-            lambda now: schema.ArtifactVersion(
-                now, run_id, call.name, call.type, f"v{number}", digest, aliases, call.metadata or {}, files,
-                call.description or "", call.overwrite,
-            )
-        )  # fmt: skip
+            lambda now: schema.ArtifactVersion(now, run_id, call.name, call.type, f"v{number}", *facts),
+            run_id,
+            call.run_name or run_id,
+        )
     made = artifacts_of(project).resolve(call.name, f"v{number}")
     if made is None:
         raise RequestError(f"artifact {call.name!r} was made by a run that is deleted")
