@@ -116,8 +116,8 @@ class Live:
             self.bars.update(self._tasks[name], completed=lines, seen=seen)
 
 
-def run(directory: str | None, seconds: float, *, as_json: bool) -> int:
-    """Run the demo and show it; return the exit code."""
+def run(directory: str | None, seconds: float, *, as_json: bool) -> tuple[int, str]:
+    """Run the demo and show it; return the exit code and the store."""
     root = _new_store(directory)
     console = Console(highlight=False, soft_wrap=True)
     began = time.monotonic()
@@ -132,13 +132,13 @@ def run(directory: str | None, seconds: float, *, as_json: bool) -> int:
         outcome = _judge(root, course, began)
     except DemoError as error:
         click.echo(f"eventlog demo: {error}", err=True)
-        return 1
+        return 1, root
     if as_json:
         sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
         sys.stdout.buffer.flush()
     else:
         _print(console, outcome)
-    return 0 if outcome.ok else 1
+    return (0 if outcome.ok else 1), root
 
 
 def _new_store(directory: str | None) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,26 @@ def test_sparkline_shows_the_lowest_and_the_highest():
     assert sparkline(np.array([0.0, 7.0, 3.0]), 3) == "▁█▄"
     assert sparkline(np.array([2.0, 2.0]), 8) == "▁▁"
     assert sparkline(np.empty(0)) == ""
+
+
+def test_demo_ends_with_the_dashboard_of_its_store(tmp_path):
+    command = [*COMMAND, "--dir", str(tmp_path / "store"), "--seconds", "2", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        try:
+            printed = []
+            for line in child.stdout:
+                printed.append(line.decode())
+                if "the dashboard: " in printed[-1]:
+                    break
+            url = printed[-1].split("the dashboard: ", 1)[1].split()[0]
+            asked = urllib.request.Request(f"{url}api/get_runs_for_project", b'{"project": "trl-sft"}')
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                runs = json.loads(answer.read())["data"]
+            assert len(runs) == 4
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                assert b"<div id=" in answer.read()
+        finally:
+            child.send_signal(signal.SIGINT)
+            child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert processes_that_mention(str(tmp_path)) == []

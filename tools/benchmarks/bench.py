@@ -1,4 +1,4 @@
-"""The `tools/bench` command: write, fold, read; a table for people, or one JSON document."""
+"""The `tools/bench` command: write, fold, read, serve; a table for people, or one JSON document."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import click
 import fold
 import machine
 import read
+import serve
 import write
 from rich.console import Console
 from rich.table import Table
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_BENCHMARKS = {"write": write, "fold": fold, "read": read}
+_BENCHMARKS = {"write": write, "fold": fold, "read": read, "serve": serve}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
