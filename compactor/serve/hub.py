@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 
 from compactor.serve.config import ServeConfig
 from compactor.serve.errors import RequestError
@@ -36,7 +37,7 @@ class Hub:
         self.incoming = Incoming(root)
         self._cache = ReaderCache(LOCAL)
         self._lock = threading.Lock()
-        self._projects: dict[str, Project] = {}
+        self._projects: OrderedDict[str, Project] = OrderedDict()
         self._intakes: dict[str, Intake] = {}
 
     def names(self) -> list[str]:
@@ -49,19 +50,24 @@ class Hub:
 
     def find(self, project: str) -> Project | None:
         """Return the state of a project, or None when there is no such project."""
-        known = self._projects.get(project)
-        if known is None and project in self.names():
-            return self.state(project)
-        return known
+        return self.state(project) if project in self._projects or project in self.names() else None
 
     def state(self, project: str) -> Project:
         """Return the state of a project, whether it is there yet or not."""
         with self._lock:
             known = self._projects.get(project)
             if known is None:
-                share = self.config.cache_bytes // 4 if self._projects else self.config.cache_bytes
-                known = self._projects[project] = Project(self.root, project, self._cache, share)
-            return known
+                known = self._projects[project] = Project(self.root, project, self._cache, self.config.cache_bytes)
+            self._projects.move_to_end(project)
+            others = list(self._projects.values())[:-1]
+        # All projects share one limit; each keeps to it by itself, and the one asked for longest ago gives way.
+        total = known.cached_bytes + sum(other.cached_bytes for other in others)
+        for other in others:
+            if total <= self.config.cache_bytes:
+                break
+            total -= other.cached_bytes
+            other.drop_cached()
+        return known
 
     def intake(self, project: str) -> Intake:
         """Return what takes for a project; a new project comes to be with its first record.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from compactor.serve.curves import Curves, merge_by_time
 from compactor.serve.typedrows import TypedRows
 from eventlog import schema, values
+from eventlog.arrow import Piece
 from eventlog.blobs import BlobStore
 from eventlog.columns import Batch, EventRow
 from eventlog.errors import ConflictError, EventLogError
@@ -28,6 +29,7 @@ _T = TypeVar("_T")
 _KEPT_KINDS: Final = frozenset(
     schema.kind_name(kind) for kind in (schema.Alert, schema.ArtifactVersion, schema.ArtifactUse, schema.Upload)
 )
+_ROWS_AT_ONCE: Final = 65_536
 _LARGEST_SHOWN_BLOB: Final = 64 * 1024 * 1024
 
 
@@ -42,6 +44,10 @@ class Project:
     """The state of one project. Thread-safe; every method sees all that was appended before its call.
 
     What is decoded and rendered of runs is kept while it fits into `cache_bytes`, the least used goes first.
+
+    Attributes:
+        name: of the project.
+        cached_bytes: about how much memory that takes.
     """
 
     def __init__(self, root: str, name: str, cache: ReaderCache, cache_bytes: int) -> None:
@@ -63,6 +69,7 @@ class Project:
         self._typed: OrderedDict[str, TypedRows] = OrderedDict()
         self._shown: OrderedDict[tuple[str, str, int, bool], _Shown] = OrderedDict()
         self._generation: dict[str, int] = {}
+        self.cached_bytes = 0
         self._events_loaded = False
         self._uploads: dict[str, str] = {}
         self._uploads_known = 0
@@ -74,21 +81,33 @@ class Project:
                 self._look()
                 return question()
             except ConflictError:
-                self._feed = Feed(LOCAL, self._root, self.name, self._cache)
+                self._start_over()
                 self._look()
                 return question()
 
+    def _start_over(self) -> None:
+        self._feed = self.feed()
+
     def _look(self) -> None:
-        news = self._feed.advance()
-        if news.reset:
-            self._forget()
-            self._runs = RunParts(self._feed.view.parts().values())
-        for batch in news.batches:
-            self._absorb(batch)
+        try:
+            news = self._feed.advance()
+            if news.reset:
+                self._forget()
+                self._runs = RunParts(self._feed.view.parts().values())
+            for batch in news.batches:
+                self._absorb(batch)
+        except BaseException:
+            # What was taken in by half would be wrong for ever.
+            self._start_over()
+            raise
 
     def _absorb(self, batch: Batch) -> None:
         for run_id, part in batch.runs.parts.items():
-            self._runs.add(part)
+            # A part that was given out is never changed: whoever has it reads it without a lock.
+            known = self._runs.parts.get(run_id)
+            fresh = RunPart(run_id) if known is None else known.copy()
+            fresh.merge(part)
+            self._runs.parts[run_id] = fresh
             self._generation[run_id] = self._generation.get(run_id, 0) + 1
         by_run: dict[tuple[str, str], list[Block]] = {}
         for table, blocks in (("metrics", batch.metrics), ("system", batch.system)):
@@ -98,8 +117,11 @@ class Project:
             curves.add_blocks(by_run.get((run_id, table), ()))
         if not batch.events:
             return
+        events: dict[str, list[EventRow]] = {}
+        for row in batch.events:
+            events.setdefault(row.run_id, []).append(row)
         for run_id, typed in self._typed.items():
-            typed.add(row for row in batch.events if row.run_id == run_id)
+            typed.add(events.get(run_id, ()))
         if self._events_loaded:
             self._keep(batch.events)
 
@@ -112,10 +134,16 @@ class Project:
     def _load_events(self) -> None:
         if self._events_loaded:
             return
-        table = self._feed.view.rows("events", None, None)
-        kinds = table["kind"].combine_chunks().cast(pa.string()) if table.num_rows else pa.array([], pa.string())
-        self._kinds = set(pc.unique(kinds).to_pylist())
-        self._keep(event_rows(table.filter(pc.is_in(kinds, pa.array(sorted(_KEPT_KINDS))))))
+        view = self._feed.view
+        for reader, pieces in view.snapshot.select("events", None):
+            for start, rows in _stretches(pieces):
+                kinds = reader.read(["kind"], [(start, rows)])["kind"].combine_chunks().cast(pa.string())
+                self._kinds.update(pc.unique(kinds).to_pylist())
+                wanted = pc.is_in(kinds, pa.array(sorted(_KEPT_KINDS)))
+                if wanted.true_count:
+                    self._keep(event_rows(reader.read(None, [(start, rows)]).filter(wanted)))
+        for batch in view.tail.batches if view.tail is not None else ():
+            self._keep(batch.events)
         self._events_loaded = True
 
     def find(self, run_id: str) -> RunPart | None:
@@ -155,12 +183,11 @@ class Project:
         return self._ask(question)
 
     def events(self, kind: str) -> list[EventRow]:
-        """Return the events of a kind, of runs that are not deleted: alerts, artifacts and uploads."""
+        """Return the events of a kind, also those of deleted runs: alerts, artifacts and uploads."""
 
         def question() -> list[EventRow]:
             self._load_events()
-            gone = {part.run_id for part in self._runs.parts.values() if part.is_deleted}
-            return [row for row in self._events.get(kind, ()) if row.run_id not in gone]
+            return list(self._events.get(kind, ()))
 
         return self._ask(question)
 
@@ -202,6 +229,20 @@ class Project:
         """
         return self._ask(lambda: self._logs(table, run_id, max_points, scalar_only=scalar_only))
 
+    def logs_of(
+        self, table: str, runs: Sequence[tuple[str | None, str | None]], max_points: int, *, scalar_only: bool
+    ) -> list[bytes]:
+        """Return the same for several runs, by (name, id), as of one look; an empty list for one that is not there."""
+
+        def question() -> list[bytes]:
+            found = [self._resolve(run, run_id) for run, run_id in runs]
+            return [
+                b"[]" if part is None else self._logs(table, part.run_id, max_points, scalar_only=scalar_only)
+                for part in found
+            ]
+
+        return self._ask(question)
+
     def _logs(self, table: str, run_id: str, max_points: int, *, scalar_only: bool) -> bytes:
         key = (run_id, table, max_points, scalar_only)
         generation = self._generation.get(run_id, 0)
@@ -232,6 +273,7 @@ class Project:
             known = TypedRows(self.name, self._load_blob)
             known.add(event_rows(self._feed.view.rows("events", [run_id], None)))
             self._typed[run_id] = known
+            self._weigh()
         self._typed.move_to_end(run_id)
         return known
 
@@ -256,19 +298,40 @@ class Project:
             # Shown as the reference that it is: the blob is missing, damaged, or no JSON.
             return None
 
-    @property
-    def cached_bytes(self) -> int:
-        """About how much memory the state of runs takes."""
+    def _weigh(self) -> None:
         kept = sum(item.size_bytes for item in self._curves.values())
         kept += sum(item.size_bytes for item in self._typed.values())
-        return kept + sum(len(shown.text) for shown in self._shown.values())
+        self.cached_bytes = kept + sum(len(shown.text) for shown in self._shown.values())
 
     def _evict(self) -> None:
-        while len(self._curves) > 1 and self.cached_bytes > self._limit:
-            (run_id, _, _), _ = self._curves.popitem(last=False)
-            self._typed.pop(run_id, None)
-            for key in [key for key in self._shown if key[0] == run_id]:
-                del self._shown[key]
+        """Drop the runs that were not asked for longest; not the last one, which is being answered."""
+        self._weigh()
+        while self.cached_bytes > self._limit and len(self._curves) + len(self._typed) > 2:
+            oldest = next(iter(self._curves), None)
+            run_id = next(iter(self._typed)) if oldest is None or len(self._curves) == 1 else oldest[0]
+            self._drop(run_id)
+
+    def _drop(self, run_id: str) -> None:
+        self._typed.pop(run_id, None)
+        for curve in [key for key in self._curves if key[0] == run_id]:
+            del self._curves[curve]
+        for shown in [key for key in self._shown if key[0] == run_id]:
+            del self._shown[shown]
+        self._weigh()
+
+    def drop_cached(self) -> None:
+        """Let go of what was decoded and rendered; the next question brings back what it needs."""
+        with self._lock:
+            self._curves.clear()
+            self._typed.clear()
+            self._shown.clear()
+            self.cached_bytes = 0
+
+
+def _stretches(pieces: Iterable[Piece]) -> Iterator[tuple[int, int]]:
+    for piece in pieces:
+        for start in range(piece.start, piece.start + piece.rows, _ROWS_AT_ONCE):
+            yield start, min(_ROWS_AT_ONCE, piece.start + piece.rows - start)
 
 
 def event_rows(table: pa.Table) -> list[EventRow]:

@@ -187,12 +187,12 @@ def _batch(hub: Hub, call: LogsBatch, table: str, *, scalar_only: bool) -> Raw:
         raise RequestError(f"runs cannot contain more than {MOST_RUNS} entries")
     points = _points(call.max_points)
     project = hub.find(call.project)
+    wanted = [(which.run, which.run_id) for which in call.runs]
+    texts = [b"[]"] * len(wanted)
+    if project is not None:
+        texts = project.logs_of(table, wanted, points, scalar_only=scalar_only)
     pieces = [b"["]
-    for index, which in enumerate(call.runs):
-        part = project.resolve(which.run, which.run_id) if project is not None else None
-        text = b"[]"
-        if part is not None and project is not None:
-            text = project.logs(table, part.run_id, points, scalar_only=scalar_only)
+    for index, (which, text) in enumerate(zip(call.runs, texts, strict=True)):
         head = dump({"run": which.run, "run_id": which.run_id})
         pieces += [b"," if index else b"", head[:-1], b',"logs":', text, b"}"]
     pieces.append(b"]")
@@ -237,6 +237,8 @@ def get_alerts(hub: Hub, call: Alerts) -> list[dict[str, Any]]:
     run_names = {part.run_id: name_of(part) for part in project.runs()}
     found: list[dict[str, Any]] = []
     for row in sorted(project.events("alert"), key=lambda row: (-row.time_ns, -row.seq)):
+        if row.run_id not in run_names:
+            continue
         fields, stamp = values.from_json(row.payload), iso(row.time_ns) or ""
         if part is not None and row.run_id != part.run_id:
             continue

@@ -49,11 +49,12 @@ class TypedRows:
         self._project = project
         self._load_blob = load_blob
         self._rows: list[_Row] = []
+        self._bytes = 0
 
     @property
     def size_bytes(self) -> int:
         """About how much memory it takes."""
-        return sum(len(row.text) + len(row.histograms) + 200 for row in self._rows)
+        return self._bytes
 
     def add(self, events: Iterable[EventRow]) -> None:
         """Add rows of events; those of one record come one after the other."""
@@ -64,7 +65,9 @@ class TypedRows:
         ordered = sorted(together.values(), key=lambda group: group[0].time_ns)
         stamps = iso_times(np.array([group[0].time_ns for group in ordered], np.int64))
         for group, stamp in zip(ordered, stamps, strict=True):
-            self._rows.append(self._row(group, stamp))
+            row = self._row(group, stamp)
+            self._rows.append(row)
+            self._bytes += len(row.text) + len(row.histograms) + 200
 
     def _row(self, group: Sequence[EventRow], stamp: str) -> _Row:
         first = group[0]

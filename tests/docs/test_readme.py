@@ -76,5 +76,5 @@ def test_the_defaults_in_the_table_are_the_defaults():
 
 
 def test_readme_names_no_file_that_is_not_there():
-    for name in re.findall(r"\b(?:tools/[a-z]+|[A-Z]+\.md)\b", README):
+    for name in re.findall(r"\b(?:tools/[a-z]+(?:\.py)?|[A-Z]+\.md)\b", README):
         assert (ROOT / name).exists() or (ROOT / "eventlog" / name).exists(), name
