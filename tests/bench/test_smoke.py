@@ -77,3 +77,17 @@ def test_read_gets_the_same_rows_in_every_way(tmp_path):
 
 def test_people_get_a_table(tmp_path):
     assert b"log() p50" in bench(tmp_path, "write", "--records", "200", "--repeat", "1")
+
+
+def test_serve_polls_both_servers_on_the_same_data(tmp_path):
+    document = json.loads(bench(tmp_path, "serve", "--json", "--records", "4000", "--repeat", "1"))
+    check_machine(document)
+    for subject in ("eventlog", "eventlog_short_runs", "trackio"):
+        figures = document[subject]
+        assert figures["body_bytes"] > 0
+        assert 0 < figures["unchanged_ms"] <= figures["unchanged_max_ms"]
+        assert 0 < figures["changed_ms"] <= figures["changed_max_ms"]
+    # Runs of 200 rows are sent whole by both.
+    assert document["eventlog"]["rows_a_run"] == document["trackio"]["rows_a_run"] == 200
+    for key in ("unchanged_ms", "changed_ms"):
+        assert document["trackio_to_eventlog"][key] == document["trackio"][key] / document["eventlog"][key]

@@ -20,6 +20,7 @@ DEFAULT_RECORDS: Final = 625_000
 WRITERS: Final = 32
 _POINTS: Final = 3000
 _POLLS: Final = 20
+_FEW: Final = 50_000
 _HERE: Final = os.path.dirname(os.path.abspath(__file__))
 _TOKEN: Final = "bench"  # noqa: S105 - a server of its own, on loopback
 
@@ -27,19 +28,20 @@ _TOKEN: Final = "bench"  # noqa: S105 - a server of its own, on loopback
 def measure(cache: str, records: int, repeat: int) -> dict[str, Any]:
     """Return the figures; the two servers take turns, each alone on the machine."""
     short = max(records // 10, stores.RUNS)
+    polls = _POLLS if records >= _FEW else 3
     ours: dict[str, list[dict[str, float]]] = {"long": [], "short": []}
     theirs: list[dict[str, float]] = []
     for _ in range(repeat):
         for length, count in (("long", records), ("short", short)):
             with stores.linked_copy(cache, stores.snapshot(cache, "noisy", count)) as root:
-                ours[length].append(_eventlog(root))
-        theirs.append(_trackio(cache, records))
+                ours[length].append(_eventlog(root, polls))
+        theirs.append(_trackio(cache, records, polls))
     found = {
         "eventlog": _medians(ours["long"]),
         "eventlog_short_runs": _medians(ours["short"]),
         "trackio": _medians(theirs),
     }
-    polls = ("unchanged_ms", "changed_ms")
+    figures = ("unchanged_ms", "changed_ms")
     return {
         "parameters": {
             "records": records,
@@ -47,12 +49,12 @@ def measure(cache: str, records: int, repeat: int) -> dict[str, Any]:
             "metrics": len(stores.METRICS),
             "max_points": _POINTS,
             "writers": WRITERS,
-            "polls": _POLLS,
+            "polls": polls,
             "repeat": repeat,
         },
         **found,
-        "trackio_to_eventlog": {key: found["trackio"][key] / found["eventlog"][key] for key in polls},
-        "long_to_short": {key: found["eventlog"][key] / found["eventlog_short_runs"][key] for key in polls},
+        "trackio_to_eventlog": {key: found["trackio"][key] / found["eventlog"][key] for key in figures},
+        "long_to_short": {key: found["eventlog"][key] / found["eventlog_short_runs"][key] for key in figures},
     }
 
 
@@ -85,15 +87,15 @@ class Client:
         return (time.perf_counter() - began) * 1e3, body
 
 
-def _poll(client: Client, change: Callable[[], None]) -> dict[str, float]:
+def _poll(client: Client, change: Callable[[], None], polls: int) -> dict[str, float]:
     """Poll as the page does: first, again and again without a change, and after a change of every run each time."""
     records = json.loads(client.call("get_runs_for_project", project=stores.PROJECT))["data"]
     runs = [{"run": record["name"], "run_id": record["id"]} for record in records][: stores.RUNS]
     asked: dict[str, Any] = {"project": stores.PROJECT, "runs": runs, "max_points": _POINTS, "scalar_only": True}
     first, body = client.time("get_logs_batch", **asked)
-    unchanged = [client.time("get_logs_batch", **asked)[0] for _ in range(_POLLS)]
+    unchanged = [client.time("get_logs_batch", **asked)[0] for _ in range(polls)]
     changed, last = [], body
-    for _ in range(_POLLS):
+    for _ in range(polls):
         change()
         elapsed, newer = client.time("get_logs_batch", **asked)
         if newer == last:
@@ -112,7 +114,7 @@ def _poll(client: Client, change: Callable[[], None]) -> dict[str, float]:
     }
 
 
-def _eventlog(root: str) -> dict[str, float]:
+def _eventlog(root: str, polls: int) -> dict[str, float]:
     command = [sys.executable, "-m", "compactor", "serve", root, "--port", "0", "--json", "--ui", "none"]
     with _process([*command, "--write-token", _TOKEN]) as server:
         line = server.stdout.readline() if server.stdout else b""
@@ -128,10 +130,10 @@ def _eventlog(root: str) -> dict[str, float]:
                 orders.flush()
                 time.sleep(1.0)
 
-            return _poll(client, change)
+            return _poll(client, change, polls)
 
 
-def _trackio(cache: str, records: int) -> dict[str, float]:
+def _trackio(cache: str, records: int, polls: int) -> dict[str, float]:
     home = os.path.join(cache, f"trackio-{records}")
     environment = {**os.environ, "TRACKIO_DIR": home, "TRACKIO_WRITE_TOKEN": _TOKEN, "HF_HUB_OFFLINE": "1"}
     script = os.path.join(_HERE, "trackio_server.py")
@@ -157,7 +159,7 @@ def _trackio(cache: str, records: int) -> dict[str, float]:
             ]
             client.call("bulk_log", logs=logs, hf_token=None)
 
-        return _poll(client, change)
+        return _poll(client, change, polls)
 
 
 @contextlib.contextmanager
