@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import msgspec
 import uvicorn
@@ -76,12 +78,28 @@ def serve(
         build(hub, telemetry), log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S, lifespan="off"
     )
     server = uvicorn.Server(settings)
-    with contextlib.closing(listening), _compacting(root, config, compaction, telemetry):
+    with contextlib.closing(listening), _stopping(server), _compacting(root, config, compaction, telemetry):
         try:
             on_ready(_address(config, listening, made=token_made))
             server.run(sockets=[listening])
         finally:
             hub.close()
+
+
+@contextlib.contextmanager
+def _stopping(server: uvicorn.Server) -> Iterator[None]:
+    """Stop at SIGTERM and SIGINT, and return: uvicorn raises them once more when it has stopped, which ends nothing."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        server.should_exit = True
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _listen(host: str, port: int) -> socket.socket:
