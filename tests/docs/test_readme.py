@@ -78,3 +78,17 @@ def test_the_defaults_in_the_table_are_the_defaults():
 def test_readme_names_no_file_that_is_not_there():
     for name in re.findall(r"\b(?:tools/[a-z]+(?:\.py)?|[A-Z]+\.md)\b", README):
         assert (ROOT / name).exists() or (ROOT / "eventlog" / name).exists(), name
+
+
+def test_each_promise_names_tests_that_are_there():
+    promises = README.split("## What is promised")[1].split("\nWhat is trusted")[0]
+    rows = [row for row in promises.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) >= 13
+    written = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        written |= set(re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    for row in rows:
+        named = re.findall(r"`(test_\w+|tools/\w+)[^`]*`", row.rsplit("|", 2)[1])
+        assert named, row
+        for name in named:
+            assert name in written or os.access(ROOT / name, os.X_OK), name
