@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from eventlog.fs import Fs
 
 _NOTHING: Final[frozenset[int]] = frozenset()
-_SPACE_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT)
+SPACE_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT)
 _encode: Final = schema.encode
 _LOG: Final = schema.kind_number(Log)
 _pack_header: Final = frame.pack_header
@@ -151,11 +151,6 @@ class Appender:
                 self._ask_for_roll()
             return True
 
-    def system(self, shape: ShapeKey, values: bytes) -> bool:
-        """Append one `System` record; as `log` otherwise."""
-        with self.lock:
-            return self._append_slowly(schema.System(self.time_ns(), shape.number, values), shape.number)
-
     def append(self, record: schema.Record) -> bool:
         """Append one record of any kind that takes a seq.
 
@@ -234,7 +229,7 @@ class Appender:
         try:
             self._append_prepared(payload, shape)
         except OSError as error:
-            if error.errno not in _SPACE_ERRORS and self._append_in_new_segment(payload, shape):
+            if error.errno not in SPACE_ERRORS and self._append_in_new_segment(payload, shape):
                 return True
             return self._drop(error)
         return True
@@ -312,8 +307,14 @@ class Appender:
 
     def _abandon(self, open_segment: OpenSegment) -> None:
         """Go on in a new segment; what the old one holds still gets synced."""
-        self.detach(open_segment)
-        self._sealer.retire(open_segment, complete=False)
+        self._retire(open_segment, complete=False)
+
+    def _retire(self, open_segment: OpenSegment, *, complete: bool) -> None:
+        """Hand a segment over, in this order, so that a sync in another thread meets it in one of the two places."""
+        try:
+            self._sealer.retire(open_segment, complete=complete)
+        finally:
+            self.detach(open_segment)
 
     def _roll(self, *, final: bool) -> None:
         """Retire the open segment; the sync thread seals it, or this call when there is none.
@@ -327,8 +328,7 @@ class Appender:
         if open_segment is None:
             return
         open_segment.write_seal(final=final)
-        self.detach(open_segment)
-        self._sealer.retire(open_segment, complete=True)
+        self._retire(open_segment, complete=True)
         if self._thread is None:
             self._sealer.sync_if_idle()
 

@@ -67,7 +67,7 @@ class BlobStore:
             self._fs.make_dirs(directory)
             self._fs.link(temporary, final)
         except FileExistsError:
-            return ref
+            pass  # whoever put it there may have been killed before the name was synced
         finally:
             self._fs.unlink(temporary)
         self._fs.sync_dir(directory)

@@ -172,9 +172,14 @@ class Decoder:
 
     def _add_numbers(self, record: schema.Log | schema.System, seq: int) -> None:
         shape = self.shapes.get(record.shape)
+        problem = None
         if shape is None or len(shape.names) * 8 != len(record.values):
+            problem = "without_shape"
+        elif not fits(record.time_ns) or not fits(getattr(record, "step", None)):
+            problem = "beyond_64_bits"
+        if shape is None or problem is not None:
             fields = msgspec.to_builtins(record)
-            self.add_record(schema.Unknown(f"unknown:{schema.kind_of(record)}_without_shape", fields), seq)
+            self.add_record(schema.Unknown(f"unknown:{schema.kind_of(record)}_{problem}", fields), seq)
             return
         is_log = isinstance(record, schema.Log)
         step = record.step if isinstance(record, schema.Log) else None
@@ -206,6 +211,11 @@ class Decoder:
 _NO_TIME: Final = 0
 
 
+def fits(number: int | None) -> bool:
+    """Say whether a time or a step fits its column."""
+    return number is None or -(1 << 63) <= number < 1 << 63
+
+
 def event_row(record: schema.Record, writer_id: str, seq: int) -> EventRow:
     """Return the row of `events` for a record that is neither `log` nor `system`."""
     kind = schema.kind_of(record)
@@ -213,14 +223,14 @@ def event_row(record: schema.Record, writer_id: str, seq: int) -> EventRow:
         time_ns, run_id = _attribute(record.fields)
         return EventRow(run_id, kind, "", None, time_ns, writer_id, seq, values.to_json(record.fields).decode())
     fields = {name: getattr(record, name) for name in record.__struct_fields__}
-    step = fields.get("step")
+    step, time_ns = fields.get("step"), fields.get("time_ns", _NO_TIME)
     name = fields.get("name") or fields.get("title") or fields.get("action") or ""
     return EventRow(
         fields.get("run_id", ""),
         kind,
         name if isinstance(name, str) else "",
-        step if isinstance(step, int) else None,
-        fields.get("time_ns", _NO_TIME),
+        step if isinstance(step, int) and fits(step) else None,
+        time_ns if fits(time_ns) else _NO_TIME,
         writer_id,
         seq,
         values.to_json(fields).decode(),

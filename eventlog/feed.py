@@ -79,6 +79,8 @@ class Feed:
 
     def _continue(self, tail: LiveTail) -> News:
         versions = manifests.versions(self._fs, self._root, self._project)
+        if tail.has_late_segments():
+            return self._restart()
         tail.refresh()
         news = tail.batches[self._taken :]
         self._taken = len(tail.batches)
@@ -95,7 +97,7 @@ class Feed:
 def _continues(tail: LiveTail, manifest: Manifest) -> bool:
     """Whether a snapshot holds nothing that the old tail has not shown: it was read beyond, and no gap has closed."""
     gaps = set(manifest.gaps)
-    return all(gap in gaps for gap in tail.manifest.gaps) and all(
+    return all(gap in gaps for gap in (*tail.manifest.gaps, *tail.gaps)) and all(
         writer_id in tail.marks and tail.marks[writer_id].seq >= mark.seq
         for writer_id, mark in manifest.writers.items()
     )

@@ -61,6 +61,7 @@ class LiveTail:
         self.batches: list[Batch] = []
         self._bytes = 0
         self._seen: dict[str, _Seen] = {}
+        self._around_gaps: dict[str, frozenset[int]] = {}
         self.looks = 0
 
     def refresh(self, upto: Mapping[str, Watermark] | None = None) -> None:
@@ -91,10 +92,25 @@ class LiveTail:
             if upto is None:
                 self._remember(entry, found.watermark)
             self.gaps += found.gaps
+            if found.gaps:
+                self._around_gaps[writer_id] = self._segnos(writer_id)
             self._bytes += reader.used_bytes
         if batch.records:
             self.batches.append(batch)
             self.looks += 1
+
+    def has_late_segments(self) -> bool:
+        """Say whether a segment has turned up that was passed over as missing: then only a new tail shows its rows."""
+        return any(
+            segno not in known and segno <= self.marks[writer_id].segno
+            for writer_id, known in self._around_gaps.items()
+            for segno in self._segnos(writer_id)
+        )
+
+    def _segnos(self, writer_id: str) -> frozenset[int]:
+        listed = self._fs.names(names.writer_dir(self._root, self.manifest.project, writer_id))
+        parsed = (names.parse_segment_name(name) for name in listed)
+        return frozenset(found[0] for found in parsed if found is not None)
 
     def _is_same(self, entry: Entry) -> bool:
         """Say whether a writer's files look as they did when they had been read; two system calls."""

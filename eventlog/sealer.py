@@ -87,8 +87,9 @@ class Sealer:
                 self._working = False
 
     def _sync_all(self) -> None:
-        self._publish_retired()
+        # Asked first: a segment that is retired right after is published then, and synced with that.
         current = self._owner.current_segment()
+        self._publish_retired()
         if current is None or current.offset <= current.synced_offset:
             return
         try:

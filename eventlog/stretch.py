@@ -105,6 +105,10 @@ def take_apart(data: bytes, stretch: Stretch) -> Columns:
         same &= rows[:, at] == template[at]
     if step_type == "fixint":
         same &= rows[:, _STEP_AT] < 0x80
+    # Unsigned numbers beyond int64 are no time and no step: such records go the plain way.
+    same &= rows[:, _TIME_AT] < 0x80
+    if step_type == ">u8":
+        same &= rows[:, _STEP_AT + 1] < 0x80
     count = stretch.count if same.all() else int(same.argmin())
     if count < SHORTEST:
         return Columns(0, 0, _NO_INTS, None, _NO_FLOATS)

@@ -72,7 +72,8 @@ class Views:
         if known.tail is None:
             return False
         versions = manifests.versions(self._fs, self._root, project)
-        return known.tail.is_large or (versions or [0])[-1] != known.snapshot.manifest.version
+        newest = (versions or [0])[-1]
+        return known.tail.is_large or newest != known.snapshot.manifest.version or known.tail.has_late_segments()
 
     def _new_view(self, project: str, known: View | None) -> View:
         manifest = self.manifest(project)

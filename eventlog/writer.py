@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from eventlog import forks, frame, schema, sealer
-from eventlog.appender import Appender
+from eventlog.appender import SPACE_ERRORS, Appender
 from eventlog.errors import DurabilityUnknownError, StorageError, UsageError
 from eventlog.fs import LOCAL
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from eventlog.config import WriterConfig
     from eventlog.fs import Fs
+    from eventlog.shapes import ShapeKey
 
 
 class Writer(Appender):
@@ -68,6 +69,11 @@ class Writer(Appender):
             except RuntimeError as error:
                 self._losses.warn_once(f"no thread for background syncs: {error}. flush() still syncs", 4)
 
+    def system(self, shape: ShapeKey, values: bytes) -> bool:
+        """Append one `System` record; as `log` otherwise."""
+        with self.lock:
+            return self._append_slowly(schema.System(self.time_ns(), shape.number, values), shape.number)
+
     def append_all(self, records: Sequence[schema.Record]) -> None:
         """Append several records with one write(2): all of them, or none; not for signal handlers.
 
@@ -89,7 +95,7 @@ class Writer(Appender):
             try:
                 self._append_together(payloads, shapes)
             except OSError as error:
-                if self._segment is not None:
+                if self._segment is not None and error.errno not in SPACE_ERRORS:
                     self._abandon(self._segment)
                 message = f"{len(records)} records could not be kept in {self.root}: {error.strerror or error}"
                 raise StorageError(error.errno or 0, message) from error

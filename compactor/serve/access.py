@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
@@ -32,6 +33,9 @@ class Access:
         Raises:
             ForbiddenError: it may not.
         """
+        origin = request.headers.get("origin")
+        if origin and urlsplit(origin).netloc != request.headers.get("host"):
+            raise ForbiddenError("a page of another site must not write here")
         if not self.allows(request):
             raise ForbiddenError(
                 "writing needs the write token: set TRACKIO_WRITE_TOKEN to what the server printed at its start, "

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from compactor.serve import catalog, points, reads, sql, traces, writes
+from compactor.serve.errors import RequestError
 from compactor.serve.hub import Hub
 from compactor.serve.wire import bind
 
@@ -31,7 +32,10 @@ class Endpoint(NamedTuple):
         Raises:
             RequestError: a bad argument, or as the call says.
         """
-        return self.answer(hub, bind(self.form, args, kwargs))
+        try:
+            return self.answer(hub, bind(self.form, args, kwargs))
+        except RecursionError:
+            raise RequestError("nested too deeply") from None
 
 
 def get_settings(hub: Hub, call: writes.Nothing) -> dict[str, Any]:

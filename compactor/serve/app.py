@@ -84,6 +84,7 @@ class App:
         # Those who wait for the disk do not hold up those who read.
         self._writing = anyio.CapacityLimiter(64)
         self._reading = anyio.CapacityLimiter(16)
+        self._querying = anyio.CapacityLimiter(2)
 
     async def version(self, request: Request) -> Response:
         """Say that this server speaks Trackio's API."""
@@ -127,7 +128,7 @@ class App:
             result = endpoint.call(self._hub, *parse_call(body))
             return Pieces([b'{"data":', *result.pieces, b"}"]) if isinstance(result, Raw) else _json(result)
 
-        limiter = self._writing if endpoint.writes else self._reading
+        limiter = self._writing if endpoint.writes else self._querying if name == "query_project" else self._reading
         return await anyio.to_thread.run_sync(answer, limiter=limiter)
 
     async def upload(self, request: Request) -> Response:
@@ -275,7 +276,9 @@ async def _refused(request: Request, error: RequestError) -> Response:
 
 async def _unavailable(request: Request, error: EventLogError | OSError) -> Response:
     log.error("%s: %s", request.url.path, error)
-    return _error(503, f"the store cannot answer now: {error}")
+    # Where the store is, and what of it is damaged, is for its owner: in the log.
+    what = error.strerror if isinstance(error, OSError) else type(error).__name__
+    return _error(503, f"the store cannot answer now: {what}")
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:

@@ -64,7 +64,9 @@ class Artifacts:
         """Take the rows of `artifact_version` and `artifact_use`."""
         self.versions: dict[int, Version] = {}
         self.links: list[Link] = []
-        self._latest: dict[str, dict[str, int]] = {}
+        self._by_name: dict[str, list[Version]] = {}
+        self._pointed: dict[tuple[str, str], Version] = {}
+        self._linked: set[tuple[str, int, str]] = set()
         for row in sorted([*versions, *uses], key=lambda row: (row.time_ns, row.writer_id, row.seq)):
             fields = values.from_json(row.payload)
             if row.kind == "artifact_version":
@@ -76,9 +78,7 @@ class Artifacts:
         name, number = str(fields["name"]), str(fields["version"])
         version_id = version_id_of(name, number)
         if fields.get("overwrite"):
-            for old in [v.version_id for v in self.versions.values() if v.name == name and v.version_id != version_id]:
-                del self.versions[old]
-            self.links = [link for link in self.links if link.version_id in self.versions]
+            self._forget_others(name, version_id)
         known = self.versions.get(version_id)
         if known is None:
             manifest = [{"path": path, **_entry(entry)} for path, entry in sorted(fields.get("files", {}).items())]
@@ -95,6 +95,7 @@ class Artifacts:
                 run_id=row.run_id,
                 time_ns=row.time_ns,
             )
+            self._by_name.setdefault(name, []).append(known)
             self._point(known, "latest", forward=False)
         elif fields.get("metadata"):
             known.metadata = fields["metadata"]
@@ -104,12 +105,22 @@ class Artifacts:
 
     def _point(self, version: Version, alias: str, *, forward: bool) -> None:
         """Move an alias to a version; one that was given before never moves back to an older version."""
-        for other in self.versions.values():
-            if other.name == version.name and alias in other.aliases:
-                if forward and other.version > version.version:
-                    return
-                other.aliases.remove(alias)
+        other = self._pointed.get((version.name, alias))
+        if other is not None:
+            if forward and other.version > version.version:
+                return
+            other.aliases.remove(alias)
         version.aliases.append(alias)
+        self._pointed[version.name, alias] = version
+
+    def _forget_others(self, name: str, version_id: int) -> None:
+        """End every version of an artifact but one."""
+        gone = {version.version_id for version in self._by_name.get(name, ()) if version.version_id != version_id}
+        self.versions = {key: version for key, version in self.versions.items() if key not in gone}
+        self._by_name[name] = [version for version in self._by_name.get(name, ()) if version.version_id not in gone]
+        self._pointed = {key: version for key, version in self._pointed.items() if version.version_id not in gone}
+        self.links = [link for link in self.links if link.version_id not in gone]
+        self._linked = {key for key in self._linked if key[1] not in gone}
 
     def _link(self, run_id: str, version_id: int, direction: str, time_ns: int) -> None:
         known = any(
@@ -120,7 +131,7 @@ class Artifacts:
 
     def of_name(self, name: str) -> list[Version]:
         """Return the versions of an artifact, newest first."""
-        return sorted((v for v in self.versions.values() if v.name == name), key=lambda v: -v.version)
+        return sorted(self._by_name.get(name, ()), key=lambda version: -version.version)
 
     def resolve(self, name: str, spec: str | None) -> Version | None:
         """Return the version that `vN` or an alias means; None is latest."""

@@ -31,7 +31,8 @@ class OfVersion(msgspec.Struct):
 
 def artifacts_of(project: Project) -> Artifacts:
     """Return what the records of a project say about artifacts."""
-    return Artifacts(project.events("artifact_version"), project.events("artifact_use"))
+    versions, uses = project.events("artifact_version"), project.events("artifact_use")
+    return project.remember("artifacts", (len(versions), len(uses)), lambda: Artifacts(versions, uses))
 
 
 def shown_version(project: Project, version: Version) -> dict[str, Any]:

@@ -101,8 +101,6 @@ class Curves:
 
     def render(self) -> tuple[NDArray[np.int64], list[bytes]]:
         """Return the times of the rows, ascending, and each row as a JSON object."""
-        if len(self._samplers) == 1:
-            return self._samplers[0].render()
         return merge_by_time([sampler.render() for sampler in self._samplers])
 
 
@@ -113,7 +111,7 @@ def merge_by_time(
     parts = [part for part in parts if len(part[1])]
     if not parts:
         return np.empty(0, np.int64), []
-    if len(parts) == 1:
+    if len(parts) == 1 and not (np.diff(parts[0][0]) < 0).any():
         return parts[0]
     times = np.concatenate([part[0] for part in parts])
     texts = [text for part in parts for text in part[1]]

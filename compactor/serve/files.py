@@ -38,13 +38,18 @@ def find_file(hub: Hub, path: str) -> Found:
     Raises:
         NotFoundError: nothing of that name was logged or uploaded.
     """
-    path = path.removeprefix(f"{MEDIA_DIR}/")
-    head, _, rest = path.partition("/")
     name = path.rsplit("/", 1)[-1]
-    if head == INLINE_PREFIX:
-        return Found("", _inline(hub, path), "text/html", "page.html")
-    digest = os.path.splitext(rest)[0] if head == BLOB_PREFIX else _uploaded(hub, path)
-    return Found(blob_path(hub, digest), b"", media_type(name), name)
+    # The dashboard puts the directory of media before a path; a project may have the name of any of them.
+    for place in dict.fromkeys((path, path.removeprefix(f"{MEDIA_DIR}/"))):
+        head, _, rest = place.partition("/")
+        where = parse_inline_path(place) if head == INLINE_PREFIX else None
+        if where is not None:
+            return Found("", _inline(hub, where), "text/html", "page.html")
+        digest = os.path.splitext(rest)[0] if head == BLOB_PREFIX else ""
+        digest = digest if names.is_digest(digest) else _uploaded(hub, place)
+        if digest:
+            return Found(blob_path(hub, digest), b"", media_type(name), name)
+    raise NotFoundError("Not found")
 
 
 def blob_path(hub: Hub, digest: str) -> str:
@@ -59,16 +64,15 @@ def blob_path(hub: Hub, digest: str) -> str:
 
 
 def _uploaded(hub: Hub, path: str) -> str:
-    """Return the digest of what was uploaded under a path; clients also write a project's name in a shorter form."""
-    for project in hub.names():
-        for prefix in dict.fromkeys((project, canonical(project))):
-            if path.startswith(f"{prefix}/"):
-                wanted = f"{project}/{path.removeprefix(f'{prefix}/')}"
-                state = hub.find(project)
-                digest = state.upload(wanted) if state is not None else None
-                if digest is not None:
-                    return digest
-    raise NotFoundError("Not found")
+    """Return the digest of what was uploaded under a path, or ""; clients also shorten a project's name."""
+    projects = hub.names()
+    for prefix, project in [*zip(projects, projects, strict=True), *((canonical(name), name) for name in projects)]:
+        if path.startswith(f"{prefix}/"):
+            state = hub.find(project)
+            digest = state.upload(f"{project}/{path.removeprefix(f'{prefix}/')}") if state is not None else None
+            if digest is not None:
+                return digest
+    return ""
 
 
 def canonical(project: str) -> str:
@@ -76,12 +80,11 @@ def canonical(project: str) -> str:
     return "".join(c for c in project if c.isalnum() or c in "-_") or "default"
 
 
-def _inline(hub: Hub, path: str) -> bytes:
-    where = parse_inline_path(path)
-    state = hub.find(where[0]) if where is not None else None
-    if where is None or state is None:
+def _inline(hub: Hub, where: tuple[str, str, str, int, str]) -> bytes:
+    project, run_id, writer_id, seq, name = where
+    state = hub.find(project)
+    if state is None:
         raise NotFoundError("Not found")
-    _, run_id, writer_id, seq, name = where
     for row in state.values_of(run_id, writer_id, seq):
         value = values.from_json(row.payload) if row.name == name else None
         if isinstance(value, dict) and value.get("_type") == "html":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 
@@ -12,11 +13,12 @@ from compactor.serve.project import Project
 from compactor.serve.uploads import Incoming
 from eventlog import names, tail
 from eventlog.blobs import BlobStore
-from eventlog.errors import UsageError
+from eventlog.errors import EventLogError, UsageError
 from eventlog.fs import LOCAL
 from eventlog.snapshot import ReaderCache
 
 _MOST_PROJECTS = 1000
+log = logging.getLogger("compactor")
 
 
 class Hub:
@@ -79,14 +81,15 @@ class Hub:
             names.encode_name(project)
         except UsageError as error:
             raise RequestError(str(error)) from None
-        state = self.state(project)
         with self._lock:
             known = self._intakes.get(project)
-            if known is None:
-                if len(self._intakes) >= _MOST_PROJECTS:
-                    raise RequestError(f"this server takes for at most {_MOST_PROJECTS} projects")
-                known = self._intakes[project] = Intake(self.root, project, state)
-            return known
+            if known is None and len(self._intakes) >= _MOST_PROJECTS:
+                raise RequestError(f"this server takes for at most {_MOST_PROJECTS} projects")
+        if known is None:
+            state = self.state(project)
+            with self._lock:
+                known = self._intakes.setdefault(project, Intake(self.root, project, state))
+        return known
 
     def intakes(self) -> list[Intake]:
         """Return everything that takes."""
@@ -101,4 +104,7 @@ class Hub:
     def close(self) -> None:
         """Take nothing more and seal what was taken."""
         for intake in self.intakes():
-            intake.close()
+            try:
+                intake.close()
+            except (EventLogError, OSError) as error:
+                log.error("project %s could not be sealed: %s", intake.project, error)  # noqa: TRY400 - it says all

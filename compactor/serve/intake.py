@@ -21,7 +21,6 @@ from compactor.serve.wire import (
     AlertEntry,
     LogEntry,
     SystemEntry,
-    checked_name,
     id_key,
 )
 from eventlog import names, schema, tail
@@ -48,6 +47,7 @@ class Intake:
     A batch is appended with one write(2): all of it or nothing, whatever kills the process. Its records follow a
     receipt with the clients' ids, so that a repeat is known for ever, and by every later server. One process
     at a time takes for a project: it holds a lock, so that no two can take the same batch at the same time.
+    Entries are those that `check_entry` let pass: who has a batch for several projects checks all of it first.
 
     Attributes:
         project: its name.
@@ -68,7 +68,7 @@ class Intake:
         self._runs = runs
         self._config = config or WriterConfig(on_error="raise")
         self._blobs = BlobStore(root)
-        self._maker = Maker(project, runs, self._blobs, self._config.inline_bytes)
+        self._maker = Maker(project, runs, root, self._config.inline_bytes)
         self.artifacts_lock = threading.Lock()
         self._lock = threading.Lock()
         self._writer: Writer | None = None
@@ -83,8 +83,6 @@ class Intake:
             RequestError: an entry is bad; nothing was kept.
             UnavailableError: it could not be kept, or not be made durable: send it again.
         """
-        for entry in entries:
-            checked_name(entry.run, "a run's name")
         self._take(
             [id_key(entry.log_id) for entry in entries],
             lambda fresh: self._maker.logs(self._writing(), [entries[index] for index in fresh]),
@@ -97,8 +95,6 @@ class Intake:
             RequestError: an entry is bad; nothing was kept.
             UnavailableError: as `take_logs`.
         """
-        for entry in entries:
-            checked_name(entry.run, "a run's name")
         self._take(
             [id_key(entry.log_id) for entry in entries],
             lambda fresh: self._maker.system(self._writing(), [entries[index] for index in fresh]),
@@ -111,10 +107,6 @@ class Intake:
             RequestError: an entry is bad; nothing was kept.
             UnavailableError: as `take_logs`.
         """
-        for entry in entries:
-            checked_name(entry.run, "a run's name")
-            if entry.level not in ("info", "warn", "error"):
-                raise RequestError(f'an alert\'s level is "info", "warn" or "error", not {entry.level!r}')
         self._take(
             [id_key(entry.alert_id) for entry in entries],
             lambda fresh: self._maker.alerts([entries[index] for index in fresh]),
@@ -194,9 +186,10 @@ class Intake:
     def _take_lock(self) -> None:
         if self._lock_fd >= 0:
             return
-        directory = names.index_dir(self._root, self.project)
-        os.makedirs(directory, exist_ok=True)
-        fd = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # The index may be deleted at any time; this directory may not.
+        directory = names.project_segments_dir(self._root, self.project)
+        LOCAL.make_dirs(directory)
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if not LOCAL.lock(fd):
             os.close(fd)
             raise UnavailableError(f"another server takes what is sent to project {self.project!r} in this store")
@@ -220,8 +213,10 @@ class Intake:
 
     def _save(self, writer: Writer, seen: Seen) -> None:
         try:
+            # The index must never outlive what it tells of: after a power loss a repeat would be answered as kept.
+            writer.sync()
             seen.save({**seen.cursor, writer.writer_id: writer.next_seq - 1})
-        except OSError as error:
+        except (OSError, DurabilityUnknownError) as error:
             # The receipts are in the store; the index can be written the next time.
             log.warning("the index of received ids could not be saved: %s", error)
 

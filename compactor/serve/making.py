@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from compactor.serve.errors import RequestError
 from compactor.serve.wire import (
     AlertEntry,
     LogEntry,
@@ -19,7 +20,7 @@ from compactor.serve.wire import (
     whole,
 )
 from eventlog import schema, values
-from eventlog.blobs import BlobStore
+from eventlog.blobs import BlobRef, BlobStore
 from eventlog.feed import Feed
 from eventlog.runs import RunPart
 from eventlog.writer import Writer
@@ -46,14 +47,38 @@ Records = tuple[list[schema.Record], list[schema.Record]]
 """What goes before the receipt, and what it is for."""
 
 
+class _Blobs(BlobStore):
+    """Blobs that remember what went wrong: a value must not be left out of a batch because the disk is full."""
+
+    failed: OSError | None = None
+
+    def put(self, data: bytes) -> BlobRef:
+        """Keep bytes, as `BlobStore.put`."""
+        try:
+            return super().put(data)
+        except OSError as error:
+            self.failed = error
+            raise
+
+    def check(self) -> None:
+        """Raise what went wrong since the last check.
+
+        Raises:
+            OSError: a blob could not be written.
+        """
+        failed, self.failed = self.failed, None
+        if failed is not None:
+            raise failed
+
+
 class Maker:
     """Makes the records of one project. Not thread-safe: its intake holds a lock."""
 
-    def __init__(self, project: str, runs: Runs, blobs: BlobStore, inline_bytes: int) -> None:
-        """Take the project; a value that is larger than `inline_bytes` becomes a blob."""
+    def __init__(self, project: str, runs: Runs, root: str, inline_bytes: int) -> None:
+        """Take the project and its store; a value that is larger than `inline_bytes` becomes a blob."""
         self._project = project
         self._runs = runs
-        self._blobs = blobs
+        self._blobs = _Blobs(root)
         self._inline_bytes = inline_bytes
         self._known: dict[str, Known] = {}
 
@@ -75,6 +100,9 @@ class Maker:
             return [run_start(self._project, run_id, name, config or {})]
         changed = {k: v for k, v in (config or {}).items() if k not in known.config or known.config[k] != v}
         known.config.update(changed)
+        if isinstance(changed.get("_Group"), str):
+            # The run began with something that does not tell its group: system metrics, an alert, a picture.
+            return [run_start(self._project, run_id, name, changed, mode="attach")]
         return [schema.ConfigPatch(time.time_ns(), run_id, changed)] if changed else []
 
     def logs(self, writer: Writer, entries: Iterable[LogEntry]) -> Records:
@@ -87,10 +115,10 @@ class Maker:
             run_id = run_id_of(entry)
             before += self.start(run_id, entry.run, config)
             known = self._known[run_id]
-            step = known.next_step if entry.step is None else whole(entry.step)
+            step = whole(known.next_step if entry.step is None else entry.step)
             if step is not None:
                 known.next_step = max(known.next_step, step + 1)
-            sorted_out = values.sort_out(restore(entry.metrics), self._blobs, self._inline_bytes)
+            sorted_out = self._sort_out(entry.metrics)
             others = dict(sorted_out.others)
             for name, problem in sorted_out.problems.items():
                 others[f"{name} (not kept: {problem})"] = None
@@ -108,7 +136,7 @@ class Maker:
         for index, entry in enumerate(entries):
             run_id = run_id_of(entry)
             before += self.start(run_id, entry.run, None)
-            numbers = values.sort_out(restore(entry.metrics), self._blobs, self._inline_bytes).numbers
+            numbers = self._sort_out(entry.metrics).numbers
             shape = writer.shape(run_id, None, tuple(numbers))
             moment = time_ns(entry.timestamp) or now_ns + index
             records.append(schema.System(moment, shape.number, shape.pack(*numbers.values())))
@@ -129,7 +157,26 @@ class Maker:
         return before, records
 
     def _plain(self, config: dict[str, Any]) -> dict[str, Any]:
-        return values.plain_mapping(config, self._blobs)[0]
+        kept, problems = values.plain_mapping(config, self._blobs)
+        self._blobs.check()
+        return {**kept, **{f"{key} (not kept: {problem})": None for key, problem in problems.items()}}
+
+    def _sort_out(self, metrics: dict[str, Any]) -> values.Sorted:
+        sorted_out = values.sort_out(restore(metrics), self._blobs, self._inline_bytes)
+        self._blobs.check()
+        return sorted_out
+
+
+def check_entry(entry: LogEntry | SystemEntry | AlertEntry) -> None:
+    """Let an entry pass whose run has a name and an id, and whose level there is.
+
+    Raises:
+        RequestError: it has not.
+    """
+    checked_name(entry.run, "a run's name")
+    run_id_of(entry)
+    if isinstance(entry, AlertEntry) and entry.level not in ("info", "warn", "error"):
+        raise RequestError(f'an alert\'s level is "info", "warn" or "error", not {values.printable(entry.level)!r}')
 
 
 def run_id_of(entry: LogEntry | SystemEntry | AlertEntry) -> str:
@@ -141,7 +188,7 @@ def run_id_of(entry: LogEntry | SystemEntry | AlertEntry) -> str:
     return checked_name(entry.run_id or entry.run, "a run's id")
 
 
-def run_start(project: str, run_id: str, name: str, config: dict[str, Any]) -> schema.RunStart:
+def run_start(project: str, run_id: str, name: str, config: dict[str, Any], *, mode: str = "new") -> schema.RunStart:
     """Return the start of a run that a client logs over HTTP."""
     group, user = config.get("_Group"), config.get("_Username")
     return schema.RunStart(
@@ -153,4 +200,5 @@ def run_start(project: str, run_id: str, name: str, config: dict[str, Any]) -> s
         [],
         config,
         user=user if isinstance(user, str) else "",
+        mode=mode,
     )

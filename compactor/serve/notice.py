@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
 from compactor.serve.hub import Hub
-from eventlog import tail
+from eventlog import names, tail
 from eventlog.errors import EventLogError
 from eventlog.fs import LOCAL
 
@@ -39,6 +40,8 @@ class Notice:
             projects = self._hub.names()
             if self._seen and projects:
                 return ""
+            if not projects and not os.path.isdir(names.segments_dir(root)):
+                return f"The server cannot read {root}: its directory is gone"
             if not projects:
                 return (
                     f"No project yet in {root}.\n"

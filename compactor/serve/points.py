@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -103,11 +104,15 @@ def _wanted(call: MetricValues | Snapshot, step: int | None, moment: int) -> boo
     if call.step is not None:
         return step == call.step
     if call.around_step is not None and call.window is not None:
-        return step is not None and abs(step - call.around_step) <= int(call.window)
+        return step is not None and abs(step - call.around_step) <= _whole(call.window)
     if call.at_time is not None and call.window is not None:
         middle = time_ns(call.at_time)
-        return middle is not None and abs(moment - middle) <= int(call.window) * 1_000_000_000
+        return middle is not None and abs(moment - middle) <= _whole(call.window) * 1_000_000_000
     return True
+
+
+def _whole(window: float) -> float:
+    return window if isinstance(window, float) and not math.isfinite(window) else int(window)
 
 
 def _evenly(rows: list[dict[str, Any]], most: int | None) -> list[dict[str, Any]]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from compactor.serve.curves import Curves, merge_by_time
+from compactor.serve.eventrows import event_rows, stretches
 from compactor.serve.typedrows import TypedRows
 from eventlog import schema, values
-from eventlog.arrow import Piece
 from eventlog.blobs import BlobStore
 from eventlog.columns import Batch, EventRow
 from eventlog.errors import ConflictError, EventLogError
@@ -29,7 +28,6 @@ _T = TypeVar("_T")
 _KEPT_KINDS: Final = frozenset(
     schema.kind_name(kind) for kind in (schema.Alert, schema.ArtifactVersion, schema.ArtifactUse, schema.Upload)
 )
-_ROWS_AT_ONCE: Final = 65_536
 _LARGEST_SHOWN_BLOB: Final = 64 * 1024 * 1024
 
 
@@ -71,7 +69,8 @@ class Project:
         self._generation: dict[str, int] = {}
         self.cached_bytes = 0
         self._events_loaded = False
-        self._uploads: dict[str, str] = {}
+        self._answers: dict[str, tuple[object, object]] = {}
+        self._uploads: dict[str, tuple[tuple[int, str, int], str]] = {}
         self._uploads_known = 0
 
     def _ask(self, question: Callable[[], _T]) -> _T:
@@ -134,9 +133,12 @@ class Project:
     def _load_events(self) -> None:
         if self._events_loaded:
             return
+        # After an error in the middle it is begun again.
+        self._kinds.clear()
+        self._events.clear()
         view = self._feed.view
         for reader, pieces in view.snapshot.select("events", None):
-            for start, rows in _stretches(pieces):
+            for start, rows in stretches(pieces):
                 kinds = reader.read(["kind"], [(start, rows)])["kind"].combine_chunks().cast(pa.string())
                 self._kinds.update(pc.unique(kinds).to_pylist())
                 wanted = pc.is_in(kinds, pa.array(sorted(_KEPT_KINDS)))
@@ -191,6 +193,13 @@ class Project:
 
         return self._ask(question)
 
+    def remember(self, what: str, key: object, make: Callable[[], _T]) -> _T:
+        """Return what `make` makes, made again only when the key has changed."""
+        known = self._answers.get(what)
+        if known is None or known[0] != key:
+            known = self._answers[what] = (key, make())
+        return cast("_T", known[1])
+
     def upload(self, path: str) -> str | None:
         """Return the digest of what was last uploaded under a path, or None."""
 
@@ -199,9 +208,13 @@ class Project:
             rows = self._events.get("upload", [])
             for row in rows[self._uploads_known :]:
                 fields = values.from_json(row.payload)
-                self._uploads[str(fields["path"])] = str(fields["sha256"])
+                known = self._uploads.get(str(fields["path"]))
+                at = (row.time_ns, row.writer_id, row.seq)
+                if known is None or at > known[0]:
+                    self._uploads[str(fields["path"])] = (at, str(fields["sha256"]))
             self._uploads_known = len(rows)
-            return self._uploads.get(path)
+            found = self._uploads.get(path)
+            return None if found is None else found[1]
 
         return self._ask(question)
 
@@ -209,7 +222,7 @@ class Project:
         """Return the typed values of one record of a run that is not deleted."""
 
         def question() -> list[EventRow]:
-            if self._resolve(None, run_id) is None:
+            if self._resolve(None, run_id) is None or not 0 < seq < 1 << 63:
                 return []
             rows = self._feed.view.rows("events", [run_id], None)
             return event_rows(
@@ -253,7 +266,7 @@ class Project:
                 parts.append(self._typed_of(run_id).render(histograms_only=scalar_only))
             text = b"[" + b",".join(merge_by_time(parts)[1]) + b"]"
             shown = self._shown[key] = _Shown(generation, text)
-            self._evict()
+            self._evict(run_id)
         self._shown.move_to_end(key)
         return shown.text
 
@@ -273,7 +286,7 @@ class Project:
             known = TypedRows(self.name, self._load_blob)
             known.add(event_rows(self._feed.view.rows("events", [run_id], None)))
             self._typed[run_id] = known
-            self._weigh()
+            self._evict(run_id)
         self._typed.move_to_end(run_id)
         return known
 
@@ -294,7 +307,7 @@ class Project:
             if LOCAL.size(self._blobs.path(digest)) > _LARGEST_SHOWN_BLOB:
                 return None
             return values.from_json(self._blobs.get(digest))
-        except (EventLogError, OSError, ValueError):
+        except (EventLogError, OSError, ValueError, RecursionError):
             # Shown as the reference that it is: the blob is missing, damaged, or no JSON.
             return None
 
@@ -303,13 +316,20 @@ class Project:
         kept += sum(item.size_bytes for item in self._typed.values())
         self.cached_bytes = kept + sum(len(shown.text) for shown in self._shown.values())
 
-    def _evict(self) -> None:
-        """Drop the runs that were not asked for longest; not the last one, which is being answered."""
+    def _evict(self, answered: str) -> None:
+        """Drop the runs that were not asked for longest, and never the one that is being answered."""
         self._weigh()
-        while self.cached_bytes > self._limit and len(self._curves) + len(self._typed) > 2:
-            oldest = next(iter(self._curves), None)
-            run_id = next(iter(self._typed)) if oldest is None or len(self._curves) == 1 else oldest[0]
-            self._drop(run_id)
+        while self.cached_bytes > self._limit:
+            kept = [*(key[0] for key in self._curves), *self._typed]
+            oldest = next((run_id for run_id in kept if run_id != answered), None)
+            if oldest is None:
+                # Only other widths of the same run are left; the newest of them is the answer.
+                for key in list(self._shown)[:-1]:
+                    del self._shown[key]
+                    self._curves.pop(key[:3], None)
+                self._weigh()
+                return
+            self._drop(oldest)
 
     def _drop(self, run_id: str) -> None:
         self._typed.pop(run_id, None)
@@ -326,24 +346,3 @@ class Project:
             self._typed.clear()
             self._shown.clear()
             self.cached_bytes = 0
-
-
-def _stretches(pieces: Iterable[Piece]) -> Iterator[tuple[int, int]]:
-    for piece in pieces:
-        for start in range(piece.start, piece.start + piece.rows, _ROWS_AT_ONCE):
-            yield start, min(_ROWS_AT_ONCE, piece.start + piece.rows - start)
-
-
-def event_rows(table: pa.Table) -> list[EventRow]:
-    """Return the rows of a table of events."""
-    columns = [
-        table["_run_id"].cast(pa.string()).to_pylist(),
-        table["kind"].cast(pa.string()).to_pylist(),
-        table["name"].to_pylist(),
-        table["_step"].to_pylist(),
-        np.asarray(table["_time"].cast(pa.int64())).tolist(),
-        table["_writer"].cast(pa.string()).to_pylist(),
-        table["_seq"].to_pylist(),
-        table["payload"].to_pylist(),
-    ]
-    return [EventRow(*row) for row in zip(*columns, strict=True)]

@@ -13,6 +13,7 @@ from compactor.serve.project import Project
 from compactor.serve.typedrows import dump
 from compactor.serve.wire import iso
 from eventlog import values
+from eventlog.columns import EventRow
 from eventlog.runs import RunPart
 from eventlog.view import name_of
 
@@ -202,7 +203,7 @@ def _batch(hub: Hub, call: LogsBatch, table: str, *, scalar_only: bool) -> Raw:
 def _points(wanted: float | None) -> int:
     if wanted is None or wanted < 1:
         return _POINTS
-    if isinstance(wanted, bool) or not float(wanted).is_integer():
+    if isinstance(wanted, bool) or (isinstance(wanted, float) and not wanted.is_integer()):
         raise RequestError("max_points must be a whole number")
     return min(int(wanted), MOST_POINTS)
 
@@ -226,7 +227,7 @@ def get_system_metrics_for_run(hub: Hub, call: OfRun) -> list[str]:
     return sorted(project.system_names(part.run_id))
 
 
-def get_alerts(hub: Hub, call: Alerts) -> list[dict[str, Any]]:
+def get_alerts(hub: Hub, call: Alerts) -> list[dict[str, Any]] | Raw:
     """Return alerts, newest first."""
     project = hub.find(call.project)
     if project is None:
@@ -235,8 +236,16 @@ def get_alerts(hub: Hub, call: Alerts) -> list[dict[str, Any]]:
     if part is None and (call.run or call.run_id):
         return []
     run_names = {part.run_id: name_of(part) for part in project.runs()}
+    rows = project.events("alert")
+    key = (len(rows), run_names, call)
+    return project.remember("alerts", key, lambda: Raw([dump(_alerts(rows, run_names, part, call))]))
+
+
+def _alerts(
+    rows: list[EventRow], run_names: dict[str, str], part: RunPart | None, call: Alerts
+) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for row in sorted(project.events("alert"), key=lambda row: (-row.time_ns, -row.seq)):
+    for row in sorted(rows, key=lambda row: (-row.time_ns, -row.seq)):
         if row.run_id not in run_names:
             continue
         fields, stamp = values.from_json(row.payload), iso(row.time_ns) or ""

@@ -88,6 +88,7 @@ class Sampler:
         self._kept: Rows | None = None
         self._texts: list[bytes | None] = []
         self._pending: list[Rows] = []
+        self._last: Rows | None = None
 
     def has_room(self) -> bool:
         """Whether one more metric fits."""
@@ -134,6 +135,8 @@ class Sampler:
                 self._width *= 2
         full = self._count // self._width * self._width
         closed = int(np.searchsorted(pending.number, full))
+        if len(pending.number):
+            self._last = pending.take(slice(-1, None))
         if closed:
             chosen = pending.take(slice(0, closed))
             chosen = chosen.take(extremes(chosen, self._width))
@@ -152,6 +155,9 @@ class Sampler:
             self._pending = [concatenate([kept.take(slice(at, None)), self._pending[0]])]
             kept = kept.take(slice(0, at))
             del self._texts[at:]
+        if not len(kept.number):
+            self._kept = None
+            return
         chosen = extremes(kept, self._width)
         self._texts = [text for text, stays in zip(self._texts, chosen.tolist(), strict=True) if stays]
         self._kept = kept.take(chosen)
@@ -164,12 +170,19 @@ class Sampler:
             for index, text in zip(missing.tolist(), self._encode(self._kept.take(missing)), strict=True):
                 self._texts[index] = text
             times, texts = self._kept.time_ns, [text for text in self._texts if text is not None]
+        chosen = self._open_rows()
+        if chosen is not None:
+            times, texts = np.concatenate([times, chosen.time_ns]), texts + self._encode(chosen)
+        return times, texts
+
+    def _open_rows(self) -> Rows | None:
+        """Return what is shown of the open bucket, and the last row of all, which may be in none."""
         if self._pending and len(self._pending[0].number):
             mask = extremes(self._pending[0], self._width)
             mask[-1] = True
-            chosen = self._pending[0].take(mask)
-            times, texts = np.concatenate([times, chosen.time_ns]), texts + self._encode(chosen)
-        return times, texts
+            return self._pending[0].take(mask)
+        shown = self._kept is not None and self._last is not None and self._kept.number[-1] == self._last.number[0]
+        return None if shown else self._last
 
     def _encode(self, rows: Rows) -> list[bytes]:
         names = self.names[: rows.values.shape[1]]

@@ -47,6 +47,13 @@ class State(msgspec.Struct, frozen=True):
     cursor: dict[str, int] = {}
 
 
+class _Checked(msgspec.Struct, frozen=True):
+    """A state with its checksum: a cursor that is too far would skip receipts for ever."""
+
+    crc32: int
+    state: msgspec.Raw
+
+
 class _Keys(NamedTuple):
     """Keys in two halves, side by side."""
 
@@ -77,9 +84,9 @@ class Seen:
 
     def _load(self) -> None:
         try:
-            state = msgspec.json.decode(self._fs.read(os.path.join(self._directory, _STATE)), type=State)
+            state = _parse_state(self._fs.read(os.path.join(self._directory, _STATE)))
             self._runs = [self._map(run) for run in state.runs]
-        except (FileNotFoundError, msgspec.MsgspecError, _DamagedError):
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, _DamagedError):
             self._runs = []
             return
         self.cursor = dict(state.cursor)
@@ -142,14 +149,14 @@ class Seen:
         while fan := _first_fan(runs):
             merged = self._write_merged(fan)
             runs = [run for run in runs if run not in fan] + [merged]
-        state = State([mapped.run for mapped in runs], cursor)
+        state = msgspec.json.encode(State([mapped.run for mapped in runs], cursor))
         with staged(self._fs, self._directory, _STATE) as (temporary, fd):
-            write_all(self._fs, fd, msgspec.json.encode(state))
+            write_all(self._fs, fd, msgspec.json.encode(_Checked(zlib.crc32(state), msgspec.Raw(state))))
         self._fs.rename(temporary, os.path.join(self._directory, _STATE))
         self._fs.sync_dir(self._directory)
         self._runs, self.cursor = runs, dict(cursor)
         self._fresh.clear()
-        named = {_STATE, "lock", *(mapped.run.name for mapped in runs)}
+        named = {_STATE, *(mapped.run.name for mapped in runs)}
         for name in self._fs.names(self._directory):
             if name not in named:
                 self._fs.unlink(os.path.join(self._directory, name))
@@ -197,6 +204,13 @@ def _sorted(keys: _Keys) -> _Keys:
 
 class _DamagedError(Exception):
     """A run is not what the state says: the index is made anew."""
+
+
+def _parse_state(data: bytes) -> State:
+    checked = msgspec.json.decode(data, type=_Checked)
+    if zlib.crc32(bytes(checked.state)) != checked.crc32:
+        raise _DamagedError
+    return msgspec.json.decode(checked.state, type=State)
 
 
 def _first_fan(runs: list[_Mapped]) -> list[_Mapped]:

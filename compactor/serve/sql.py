@@ -16,6 +16,8 @@ from eventlog.errors import EventLogError
 from eventlog.store import open_store
 
 _MEMORY: Final = "512MB"
+_MOST_BYTES: Final = 32 * 1024 * 1024
+_ROWS_AT_ONCE: Final = 256
 
 
 class Query(msgspec.Struct):
@@ -37,13 +39,14 @@ def query_project(hub: Hub, call: Query) -> dict[str, Any]:
     connection = duckdb.connect(":memory:")
     timer = threading.Timer(hub.config.query_s, connection.interrupt)
     try:
+        for setting in _CONFINED:
+            connection.execute(setting)
         _check(duckdb, connection, text)
         for name in names.TABLES:
             connection.register(name, _table(hub, call.project, name))
-        for setting in _CONFINED:
-            connection.execute(setting)
         timer.start()
-        rows = connection.execute(text).to_arrow_table()
+        # One row more than may be: it tells that there are too many, and the rest is never made.
+        rows = _bounded(connection.sql(text).limit(hub.config.query_rows + 1))
     except duckdb.InterruptException:
         raise RequestError(f"the query took longer than {hub.config.query_s:g} s") from None
     except duckdb.Error as error:
@@ -53,7 +56,10 @@ def query_project(hub: Hub, call: Query) -> dict[str, Any]:
         connection.close()
     if rows.num_rows > hub.config.query_rows:
         raise RequestError(f"the query returned more than {hub.config.query_rows} rows: add a LIMIT")
-    columns = [_plain(column) for column in rows.columns]
+    try:
+        columns = [_plain(column) for column in rows.columns]
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise RequestError(f"the answer cannot be shown, cast it to text: {error}") from None
     return {
         "project": call.project,
         "query": text,
@@ -75,7 +81,26 @@ _CONFINED: Final = (
 )
 
 
+def _bounded(relation: Any) -> pa.Table:
+    """Return the rows of a query.
+
+    Raises:
+        RequestError: they take too much memory.
+    """
+    reader = relation.to_arrow_reader(_ROWS_AT_ONCE)
+    batches: list[pa.RecordBatch] = []
+    for batch in reader:
+        batches.append(batch)
+        if sum(item.nbytes for item in batches) > _MOST_BYTES:
+            raise RequestError(f"the answer has more than {_MOST_BYTES >> 20} MiB: ask for less")
+    return pa.Table.from_batches(batches, schema=reader.schema)
+
+
 def _check(duckdb: Any, connection: Any, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RequestError("the query is no valid Unicode") from None
     statements = connection.extract_statements(text)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise RequestError("only one SELECT (or WITH ... SELECT) can be asked")

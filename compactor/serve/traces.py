@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
@@ -52,7 +54,8 @@ def get_traces(hub: Hub, call: Traces) -> list[dict[str, Any]]:
     ]
     key = "step" if (call.sort or "").startswith("step") else "timestamp"
     order = [
-        ((trace[key] is not None, trace[key] if trace[key] is not None else 0, trace["id"]), trace) for trace in traces
+        ((trace[key] is not None, trace[key] if trace[key] is not None else 0, position), trace)
+        for position, trace in enumerate(traces)
     ]
     order.sort(key=lambda item: item[0], reverse=not (call.sort or "").endswith("asc"))
     start = max(_number(call.offset) or 0, 0)
@@ -88,14 +91,21 @@ def _traces(hub: Hub, project: str, run: str | None, run_id: str | None) -> list
 
 
 def _of_run(project: Project, part: RunPart) -> Iterator[dict[str, Any]]:
-    for number, row in enumerate(project.typed(part.run_id, lambda rows: rows.of_kinds(TRACES))):
+    earlier: Counter[str] = Counter()
+    for row in project.typed(part.run_id, lambda rows: rows.of_kinds(TRACES)):
+        # The dashboard shows the first characters of an id's second part: they tell one `log()` from another.
+        moment = row["timestamp"]
+        label = blake2b(
+            f"{part.run_id} {moment} {earlier[moment]}".encode("utf-8", "replace"), digest_size=8
+        ).hexdigest()
+        earlier[moment] += 1
         for key, value in row.items():
             several = isinstance(value, list)
             for index, item in enumerate(value if several else [value]):
                 if isinstance(item, dict) and item.get("_type") in TRACES:
                     suffix = f":{index}" if several else ""
                     yield {
-                        "id": f"{part.run_id}:{row['step']}:{number}:{key}{suffix}",
+                        "id": f"{part.run_id}:{label}:{row['step']}:{key}{suffix}",
                         "key": key,
                         "index": index if several else None,
                         "run": name_of(part),

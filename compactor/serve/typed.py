@@ -36,10 +36,11 @@ def to_trackio(value: Any, load_blob: Callable[[str], Any], place: str) -> Any:
         return [to_trackio(item, load_blob, "") for item in value]
     if not isinstance(value, dict):
         return value
-    kind = value.get("_type")
+    kind = value.get("_type") if isinstance(value.get("_type"), str) else None
     if kind == "json" and isinstance(value.get("sha256"), str):
         loaded = load_blob(value["sha256"])
-        return value if loaded is None else to_trackio(loaded, load_blob, place)
+        # One level: a blob that refers to blobs could grow without end.
+        return value if loaded is None else to_trackio(loaded, lambda _: None, place)
     if kind in MEDIA and isinstance(value.get("sha256"), str):
         return _media(str(kind), value)
     if kind == "histogram":
@@ -65,7 +66,9 @@ def _media(kind: str, value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(value: dict[str, Any], load_blob: Callable[[str], Any]) -> dict[str, Any]:
-    columns, rows = value.get("columns") or [], value.get("data") or []
+    columns, rows = value.get("columns"), value.get("data")
+    if not isinstance(columns, list) or not isinstance(rows, list):
+        return value
     shown = [
         {str(column): to_trackio(cell, load_blob, "") for column, cell in zip(columns, row, strict=False)}
         for row in rows

@@ -18,6 +18,8 @@ from eventlog.columns import EventRow
 
 _RECORD_KINDS: Final = frozenset(schema.kind_name(kind) for kind in schema.KINDS)
 _MOST_HISTOGRAMS: Final = 512
+_MAX_DEPTH: Final = 200
+_OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
 class _Row(NamedTuple):
@@ -126,5 +128,22 @@ def parse_inline_path(path: str) -> tuple[str, str, str, int, str] | None:
 
 
 def dump(value: Any) -> bytes:
-    """Return JSON; integers that do not fit 64 bits become text."""
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+    """Return JSON; integers beyond 64 bits become text, and so does what is nested too deeply."""
+    try:
+        return orjson.dumps(value, default=str, option=_OPTIONS)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_encodable(value, 0), default=str, option=_OPTIONS)
+
+
+def _encodable(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return values.printable(value)
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return str(value)
+    if depth > _MAX_DEPTH:
+        return "..."
+    if isinstance(value, dict):
+        return {values.printable(str(key)): _encodable(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item, depth + 1) for item in value]
+    return value

@@ -83,7 +83,8 @@ def find_dashboard() -> Dashboard | None:
     return Dashboard(version, dist, os.path.join(base, "assets"))
 
 
-MISSING_PAGE: Final = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>eventlog</title></head>
+MISSING_PAGE: Final = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>eventlog</title>
+<link rel="icon" href="data:,"></head>
 <body style="font:16px/1.6 system-ui,sans-serif;max-width:44em;margin:4em auto;padding:0 1em">
 <h1>The dashboard is not installed</h1>
 <p>The server works: clients can log, and its API answers. To see the runs here, install the dashboard beside it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -27,6 +28,7 @@ class Incoming:
         self._directory = names.incoming_dir(root)
         self._lock = threading.Lock()
         self._born: dict[str, float] = {}
+        self._cleaned = time.monotonic()
 
     def clean(self) -> None:
         """Remove what an earlier server or a client that went away has left.
@@ -36,12 +38,14 @@ class Incoming:
         """
         now = time.monotonic()
         with self._lock:
+            self._cleaned = now
             live = {token for token, born in self._born.items() if now - born < _KEPT_S}
             self._born = {token: self._born[token] for token in live}
         if os.path.isdir(self._directory):
             for name in os.listdir(self._directory):
                 if name not in live:
-                    os.unlink(os.path.join(self._directory, name))
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(self._directory, name))
 
     def create(self) -> tuple[str, IO[bytes]]:
         """Return a new token and the file to write to.
@@ -51,13 +55,14 @@ class Incoming:
         """
         token = secrets.token_hex(16)
         try:
+            if time.monotonic() - self._cleaned > _KEPT_S:
+                self.clean()
+            with self._lock:
+                self._born[token] = time.monotonic()
             os.makedirs(self._directory, exist_ok=True)
-            file = open(os.path.join(self._directory, token), "xb")  # noqa: SIM115 - the caller closes it
+            return token, open(os.path.join(self._directory, token), "xb")
         except OSError as error:
             raise UnavailableError(f"an upload could not be kept: {error}") from error
-        with self._lock:
-            self._born[token] = time.monotonic()
-        return token, file
 
     def open(self, token: str) -> IO[bytes]:
         """Return an uploaded file, for reading.

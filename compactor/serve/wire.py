@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -16,8 +16,10 @@ API_VERSION: Final = 1
 ID_BYTES: Final = 12
 NO_ID: Final = bytes(ID_BYTES)
 _MAX_NAME_CHARS: Final = 4096
+_MAX_DEPTH: Final = 150
 _SPECIAL: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _CLIENT_ONLY: Final = frozenset({"allow_val_change"})
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
@@ -73,7 +75,7 @@ class UploadEntry(msgspec.Struct):
     uploaded_file: Staged
     run: str | None = None
     run_id: str | None = None
-    step: int | None = None
+    step: int | float | None = None
     relative_path: str | None = None
 
 
@@ -134,6 +136,8 @@ def bind(form: type[_T], args: list[Any], kwargs: dict[str, Any]) -> _T:
         return msgspec.convert(given, form)
     except msgspec.ValidationError as error:
         raise RequestError(str(error)) from None
+    except UnicodeEncodeError:
+        raise RequestError("an argument is no valid Unicode, or of a wrong type") from None
     except RecursionError:
         raise RequestError("nested too deeply") from None
 
@@ -153,14 +157,17 @@ def checked_name(text: str, what: str) -> str:
     return text
 
 
-def restore(value: Any) -> Any:
-    """Return a value with the floats that JSON cannot hold, which travel as "NaN", "Infinity" and "-Infinity"."""
+def restore(value: Any, depth: int = 0) -> Any:
+    """Return a value with the floats that JSON cannot hold, which travel as "NaN", "Infinity" and "-Infinity".
+
+    What is nested more deeply than any record can hold stays as it is.
+    """
     if isinstance(value, str):
         return _SPECIAL.get(value, value)
-    if isinstance(value, dict):
-        return {key: restore(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [restore(item) for item in value]
+    if isinstance(value, dict) and depth < _MAX_DEPTH:
+        return {key: restore(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list) and depth < _MAX_DEPTH:
+        return [restore(item, depth + 1) for item in value]
     return value
 
 
@@ -177,7 +184,7 @@ def id_key(text: str | None) -> bytes:
 
 
 def time_ns(text: str | None) -> int | None:
-    """Return the nanoseconds of an ISO time, or None when there is none that can be read; without zone it is UTC."""
+    """Return the nanoseconds of an ISO time, or None when it is none that a record can hold; without zone it is UTC."""
     if not text:
         return None
     try:
@@ -185,7 +192,8 @@ def time_ns(text: str | None) -> int | None:
     except ValueError:
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1_000_000) * 1000
+    nanoseconds = (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    return nanoseconds if _fits(nanoseconds) else None
 
 
 def iso(nanoseconds: int | None) -> str | None:
@@ -200,4 +208,8 @@ def whole(step: float | None) -> int | None:
     if step is None or isinstance(step, bool) or (isinstance(step, float) and not step.is_integer()):
         return None
     number = int(step)
-    return number if -(1 << 63) <= number < 1 << 63 else None
+    return number if _fits(number) else None
+
+
+def _fits(number: int) -> bool:
+    return -(1 << 63) <= number < 1 << 63

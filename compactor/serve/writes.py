@@ -12,9 +12,10 @@ from compactor.serve.catalog import artifacts_of, shown_version
 from compactor.serve.errors import RequestError
 from compactor.serve.hub import Hub
 from compactor.serve.intake import Intake
+from compactor.serve.making import check_entry
 from compactor.serve.uploads import base_name, relative_path
-from compactor.serve.wire import AlertEntry, BlobEntry, LogEntry, SystemEntry, UploadEntry, checked_name
-from eventlog import names, schema
+from compactor.serve.wire import AlertEntry, BlobEntry, LogEntry, SystemEntry, UploadEntry, checked_name, whole
+from eventlog import names, schema, values
 from eventlog.blobs import BlobRef
 from eventlog.fs import LOCAL
 
@@ -136,15 +137,14 @@ def bulk_alert(hub: Hub, call: BulkAlert) -> None:
 
 def log(hub: Hub, call: SingleLog) -> None:
     """Keep one log of a client that sends no ids: it is kept again when it is sent again."""
-    entry = LogEntry(call.project, call.run, call.metrics, call.run_id, call.step)
-    hub.intake(call.project).take_logs([entry])
+    bulk_log(hub, BulkLog([LogEntry(call.project, call.run, call.metrics, call.run_id, call.step)]))
 
 
 def _by_project(hub: Hub, entries: list[_E]) -> list[tuple[Intake, list[_E]]]:
-    """Group a batch; every project is checked before anything is kept."""
+    """Group a batch; every entry and every project is checked before anything is kept."""
     groups: dict[str, list[_E]] = {}
     for entry in entries:
-        checked_name(entry.run, "a run's name")
+        check_entry(entry)
         groups.setdefault(entry.project, []).append(entry)
     return [(hub.intake(project), group) for project, group in groups.items()]
 
@@ -153,20 +153,28 @@ def bulk_upload_media(hub: Hub, call: BulkUpload) -> None:
     """Keep uploaded files as blobs, and say what values call them."""
     try:
         for entry in call.uploads:
+            media_path(entry)
+            _run_id(entry)
+        kept: list[tuple[Intake, UploadEntry, BlobRef]] = []
+        for entry in call.uploads:
             intake = hub.intake(entry.project)
-            path = media_path(entry)
             with hub.incoming.open(entry.uploaded_file.path) as file:
-                ref = intake.put_blob(file)
-            _note_upload(intake, entry, path, ref)
+                kept.append((intake, entry, intake.put_blob(file)))
+        for intake, entry, ref in kept:
+            _note_upload(intake, entry, ref)
     finally:
         for entry in call.uploads:
             hub.incoming.discard(entry.uploaded_file.path)
 
 
-def _note_upload(intake: Intake, entry: UploadEntry, path: str, ref: BlobRef) -> None:
-    run_id = (entry.run_id or entry.run or "") if entry.run else ""
+def _run_id(entry: UploadEntry) -> str:
+    return checked_name(entry.run_id or entry.run, "a run's id") if entry.run else ""
+
+
+def _note_upload(intake: Intake, entry: UploadEntry, ref: BlobRef) -> None:
+    path, run_id, step = media_path(entry), _run_id(entry), whole(entry.step)
     intake.append(
-        lambda now: schema.Upload(now, run_id, path, ref.digest, ref.size_bytes, entry.step), run_id, entry.run or ""
+        lambda now: schema.Upload(now, run_id, path, ref.digest, ref.size_bytes, step), run_id, entry.run or ""
     )
 
 
@@ -176,12 +184,16 @@ def media_path(entry: UploadEntry) -> str:
     Raises:
         RequestError: a name leads upwards or is no valid name.
     """
-    label = checked_name(entry.uploaded_file.orig_name or "file", "a file's name")
+    name = base_name(checked_name(entry.uploaded_file.orig_name or "file", "a file's name"), "file")
     if entry.run:
         run = checked_name(entry.run, "a run's name")
-        step = "" if entry.step is None else f"/{entry.step}"
-        return f"{entry.project}/{run}{step}/{base_name(label, 'file')}"
-    return f"{entry.project}/files/{relative_path(entry.relative_path, base_name(label, 'file'))}"
+        number = whole(entry.step)
+        step = "" if number is None else f"/{number}"
+        return f"{entry.project}/{run}{step}/{name}"
+    # The client says the file's directory; after the end of its run it says the whole path.
+    place = relative_path(entry.relative_path, name)
+    place = place if place.rsplit("/", 1)[-1] == name else f"{place}/{name}"
+    return f"{entry.project}/files/{checked_name(place, 'the path of a file')}"
 
 
 def check_artifact_blobs(hub: Hub, call: CheckBlobs) -> dict[str, list[str]]:
@@ -219,15 +231,20 @@ def artifact_log(hub: Hub, call: ArtifactLog) -> dict[str, Any]:
     """Make a version of an artifact; equal contents are the version that there is."""
     intake = hub.intake(call.project)
     aliases = _checked_artifact(hub, call)
+    run_id = call.run_id or call.run_name or ""
+    if run_id:
+        checked_name(run_id, "a run's id")
+        checked_name(call.run_name or run_id, "a run's name")
+    entries = {str(entry["path"]): {k: v for k, v in entry.items() if k != "path"} for entry in call.manifest}
+    files = _plain(hub, entries)
+    metadata, description = _plain(hub, call.metadata or {}), values.printable(call.description or "")
     project = hub.state(call.project)
     with intake.artifacts_lock:
         known = artifacts_of(project).of_name(call.name)
         digest = manifest_digest(call.manifest)
         same = next((version for version in known if version.digest == digest and not call.overwrite), None)
         number = same.version if same else (known[0].version + 1 if known else 0)
-        files = {str(entry["path"]): {k: v for k, v in entry.items() if k != "path"} for entry in call.manifest}
-        run_id = call.run_id or call.run_name or ""
-        facts = (digest, aliases, call.metadata or {}, files, call.description or "", call.overwrite)
+        facts = (digest, aliases, metadata, files, description, call.overwrite)
         intake.append(
             lambda now: schema.ArtifactVersion(now, run_id, call.name, call.type, f"v{number}", *facts),
             run_id,
@@ -237,6 +254,13 @@ def artifact_log(hub: Hub, call: ArtifactLog) -> dict[str, Any]:
     if made is None:
         raise RequestError(f"artifact {call.name!r} was made by a run that is deleted")
     return shown_version(project, made)
+
+
+def _plain(hub: Hub, given: dict[str, Any]) -> dict[str, Any]:
+    kept, problems = values.plain_mapping(given, hub.blobs)
+    if problems:
+        raise RequestError(f"values that cannot be kept: {problems}")
+    return kept
 
 
 def _checked_artifact(hub: Hub, call: ArtifactLog) -> list[str]:
@@ -250,7 +274,7 @@ def _checked_artifact(hub: Hub, call: ArtifactLog) -> list[str]:
         if not isinstance(path, str) or relative_path(path, "") != path or path in paths:
             raise RequestError(f"a file of the manifest has the path {path!r}")
         paths.add(path)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
             raise RequestError(f"{path!r} has the size {size!r}")
         if not isinstance(digest, str) or not digest:
             raise RequestError(f"{path!r} has the digest {digest!r}")
@@ -290,8 +314,11 @@ def rename_run(hub: Hub, call: RenameRun) -> bool:
 
 def _change(hub: Hub, project: str, run: str | None, run_id: str | None, action: str, values: dict[str, Any]) -> bool:
     state = hub.find(project)
-    part = state.resolve(run, run_id) if state is not None else None
-    if part is None:
+    if state is None:
+        return False
+    # Who names a run by its id means that run and no other of its name.
+    part = state.find(run_id) if run_id else state.resolve(run, None)
+    if part is None or part.is_deleted:
         return False
     hub.intake(project).append(lambda now: schema.Admin(now, part.run_id, action, values))
     return True
