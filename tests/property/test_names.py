@@ -16,7 +16,7 @@ MODULE_COVERS = {
     "data_file_name", "is_data_file_name", "data_file_path", "parse_data_file_path", "new_id", "is_writer_id",
     "temporary_name", "is_temporary", "blob_path", "blobs_dir", "is_digest", "quarantine_name",
     "segments_dir", "project_segments_dir", "writer_dir", "snapshots_dir", "snapshot_dir", "manifests_dir",
-    "manifest_path", "quarantine_dir",
+    "manifest_path", "quarantine_dir", "index_dir", "incoming_dir",
 }  # fmt: skip
 
 
@@ -71,6 +71,7 @@ def check_inert(name: str) -> None:
         names.project_segments_dir("/s", name),
         names.snapshot_dir("/s", name),
         names.quarantine_dir("/s", name),
+        names.index_dir("/s", name),
     ):
         assert os.path.normpath(path) == path
         assert os.path.basename(path) == encoded
@@ -167,3 +168,4 @@ def test_directories_of_a_store_are_apart():
     with contextlib.suppress(UsageError):
         names.encode_name("")
     assert len({names.segments_dir("/s"), names.snapshots_dir("/s"), names.quarantine_dir("/s", "p")}) == 3
+    assert len({names.incoming_dir("/s"), os.path.dirname(names.index_dir("/s", "p")), names.segments_dir("/s")}) == 3
