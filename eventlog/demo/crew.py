@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Final, Protocol, Self
 
 from eventlog.demo import poll, replay
-from eventlog.demo.processes import Compactor, Reader, Writer
+from eventlog.demo.processes import Compactor, Reader, Writer, signals_deferred
 from eventlog.demo.recorded import PROJECT, Recording
 from eventlog.errors import EventLogError
 
@@ -60,15 +60,18 @@ class Crew:
             for name in recordings:
                 self._start_writer(name, resume=False)
             job = poll.Job(root=root, project=PROJECT, interval_s=_POLL_S)
-            self.reader = started.enter_context(Reader(job))
-            self.compactor = started.enter_context(Compactor(root))
+            with signals_deferred():
+                self.reader = started.enter_context(Reader(job))
+            with signals_deferred():
+                self.compactor = started.enter_context(Compactor(root))
             # From here on __exit__ ends them; before, an error or Ctrl-C in between does.
             self._children = started.pop_all()
         self.returned = 0
 
     def _start_writer(self, name: str, *, resume: bool) -> None:
         job = replay.Job(root=self._root, project=PROJECT, name=name, seconds=self._seconds, resume=resume)
-        self.writers[name] = self._children.enter_context(Writer(job))
+        with signals_deferred():
+            self.writers[name] = self._children.enter_context(Writer(job))
 
     def share(self, name: str) -> float:
         """Return how much of a recording is logged, 0 to 1."""
@@ -89,7 +92,8 @@ class Crew:
 
     def restart_compactor(self) -> None:
         """Start a new compactor after the old one was killed."""
-        self.compactor = self._children.enter_context(Compactor(self._root))
+        with signals_deferred():
+            self.compactor = self._children.enter_context(Compactor(self._root))
 
     def wait_until(self, reached: Callable[[], bool], timeout_s: float = 60.0) -> bool:
         """Listen to everybody until something is so; say whether it is. Wakes as soon as a training says something.
