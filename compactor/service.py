@@ -89,7 +89,13 @@ class Service:
 
     def sweep(self) -> None:
         """Look at every project once, and do what is due. A project that fails does not stop the others."""
-        for project in tail.projects(self._fs, self.root):
+        try:
+            projects = tail.projects(self._fs, self.root)
+            self._failing.pop("", None)
+        except OSError as error:
+            self._complain("", f"the store cannot be listed: {error}")
+            return
+        for project in projects:
             if self._stop.is_set():
                 return
             try:
@@ -97,9 +103,13 @@ class Service:
                     self._turn(project)
                     self._failing.pop(project, None)
             except (EventLogError, OSError) as error:
-                if self._failing.get(project) != str(error):
-                    log.error("project %s: %s (trying again)", project, error)  # noqa: TRY400 - a trace says no more
-                    self._failing[project] = str(error)
+                self._complain(project, f"project {project}: {error}")
+
+    def _complain(self, project: str, message: str) -> None:
+        """Log a failure once, not at each sweep."""
+        if self._failing.get(project) != message:
+            log.error("%s (trying again)", message)
+            self._failing[project] = message
 
     def _is_due(self, project: str) -> bool:
         now = time.monotonic()

@@ -20,6 +20,8 @@ from eventlog.view import name_of
 MOST_RUNS: Final = 64
 MOST_POINTS: Final = 10_000
 _POINTS: Final = 3000
+_POINTS_OF_ALL: Final = 60_000
+_FEWEST_POINTS: Final = 600
 
 
 class Raw(msgspec.Struct):
@@ -103,12 +105,19 @@ def get_run_configs(hub: Hub, call: OfProject) -> dict[str, Any]:
     project = hub.find(call.project)
     if project is None:
         return {}
-    return {part.run_id: config_of(part) for part in project.runs() if part.config}
+    return {part.run_id: config_of(part) for part in project.runs()}
 
 
 def config_of(part: RunPart) -> dict[str, Any]:
-    """Return a run's config."""
-    return {key: typed.to_trackio(value, lambda _: None, "") for key, (_, value) in sorted(part.config.items())}
+    """Return a run's config; one that embeds the writer has, as Trackio's have, what the page groups and sorts by."""
+    start = part.start[1] if part.start else {}
+    facts = {
+        "_Group": part.group[1] if part.group else None,
+        "_Username": start.get("user") or None,
+        "_Created": iso(created_ns(part)),
+    }
+    config = {key: typed.to_trackio(value, lambda _: None, "") for key, (_, value) in sorted(part.config.items())}
+    return {**facts, **config}
 
 
 def get_project_summary(hub: Hub, call: OfProject) -> dict[str, Any]:
@@ -137,7 +146,7 @@ def get_run_summary(hub: Hub, call: OfRun) -> dict[str, Any]:
         "run_id": part.run_id,
         "num_logs": logs or int(part.last_step is not None),
         "metrics": _metric_names(project, part),
-        "config": config_of(part) if part.config else None,
+        "config": config_of(part),
         "last_step": part.last_step,
     }
 
@@ -186,7 +195,8 @@ def get_system_logs(hub: Hub, call: OfRun) -> Raw:
 def _batch(hub: Hub, call: LogsBatch, table: str, *, scalar_only: bool) -> Raw:
     if len(call.runs) > MOST_RUNS:
         raise RequestError(f"runs cannot contain more than {MOST_RUNS} entries")
-    points = _points(call.max_points)
+    # The page draws every row of every run again at each change: many runs share what it can draw in time.
+    points = min(_points(call.max_points), max(_POINTS_OF_ALL // max(len(call.runs), 1), _FEWEST_POINTS))
     project = hub.find(call.project)
     wanted = [(which.run, which.run_id) for which in call.runs]
     texts = [b"[]"] * len(wanted)

@@ -17,6 +17,7 @@ from eventlog.store import Store
 
 PROJECT: Final = "torture"
 _PAIR: Final = struct.Struct("<qB")
+_LONGEST_NOTES: Final = 64 * 1024
 TRIED: Final = 0
 KEPT: Final = 1
 DROPPED: Final = 2
@@ -50,12 +51,22 @@ class Notes:
 
     def __init__(self, directory: str, run: str) -> None:
         """Open a file of this process."""
-        path = os.path.join(directory, f"{run}-{os.getpid()}-{os.urandom(4).hex()}.notes")
+        self._directory = directory
+        self._run = run
+        self._open()
+
+    def _open(self) -> None:
+        path = os.path.join(self._directory, f"{self._run}-{os.getpid()}-{os.urandom(4).hex()}.notes")
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        self._bytes = 0
 
     def write(self, step: int, what: int) -> None:
         """Note a step; it survives kill -9, as the store's records have to."""
-        os.write(self._fd, _PAIR.pack(step, what))
+        if self._bytes >= _LONGEST_NOTES:
+            # A process with a limit on the size of its files has it on this one, too.
+            os.close(self._fd)
+            self._open()
+        self._bytes += os.write(self._fd, _PAIR.pack(step, what))
 
 
 def value(run: str, step: int, name: str) -> float:
