@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -54,6 +55,14 @@ def clean_environment(**more: str) -> dict[str, str]:
     """Return the environment of a child process without what the machine's owner has set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     return {**kept, "NO_PROXY": "127.0.0.1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **more}
+
+
+def free_port() -> int:
+    """Return a port that is free, and that no outgoing connection takes while a server is down: below their range."""
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Server:
@@ -125,9 +134,12 @@ def serving(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Return a function that starts a server; none outlives its test, and none may have failed inside."""
     servers: list[Server] = []
 
-    def start(*options: str, store: Path | None = None, port: int = 0, token: str = TOKEN) -> Server:
+    def start(
+        *options: str, store: Path | None = None, port: int | None = None, token: str = TOKEN, compact: bool = False
+    ) -> Server:
         log = tmp_path / f"server-{len(servers)}.log"
-        server = Server(store or tmp_path / "store", ("--no-compact", *options), port, log, token)
+        options = options if compact else ("--no-compact", *options)
+        server = Server(store or tmp_path / "store", options, free_port() if port is None else port, log, token)
         servers.append(server)
         return server
 
@@ -141,7 +153,7 @@ def serving(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 @pytest.fixture
 def server(serving: Callable[..., Server]) -> Server:
     """Return a server that does not fold."""
-    return serving()
+    return serving(port=0)
 
 
 @pytest.fixture

@@ -352,7 +352,7 @@ def test_of_two_servers_on_a_store_one_takes_for_a_project_and_the_other_takes_o
 
 
 def test_clients_that_go_from_server_to_server_while_both_are_killed_in_turn_are_stored_once(serving, batches, state):
-    servers = [serving(), serving()]
+    servers = [serving(compact=True), serving(compact=True)]
     sender = Sender([server.port for server in servers], servers[0].http.headers)
     done = sender.start(batches(range(12_000), 60))
     for index in (0, 1, 0):
@@ -360,7 +360,7 @@ def test_clients_that_go_from_server_to_server_while_both_are_killed_in_turn_are
         servers[index].kill()
         if index:
             state.forget_index()
-        servers[index] = serving(port=servers[index].port)
+        servers[index] = serving(port=servers[index].port, compact=True)
     assert done.wait(100)
     assert sender.failures > 0
     assert state.values() == each_once(range(12_000))
@@ -407,7 +407,7 @@ def test_a_full_disk_answers_503_and_everything_is_stored_once_when_space_return
     found = type(state)(small_disk / "store")
     assert found.values() == each_once(range(4000))
     assert server.end(signal.SIGTERM) == 0
-    assert not list((small_disk / "store" / "incoming").iterdir())
+    assert not list(small_disk.glob("store/incoming/*"))
     found.forget_index()
     server = serving(store=small_disk / "store")
     for batch in work[::3]:

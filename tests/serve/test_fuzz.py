@@ -244,7 +244,7 @@ def read_everything(world: SimpleNamespace) -> None:
     given_ = {"metric_name": "x", "query": "from events", "name": "art", "version_id": 1, "runs": [{"run": "a"}]}
     for project in world.client.post("/api/get_all_projects").json()["data"]:
         runs = world.client.post("/api/get_runs_for_project", json={"project": project}).json()["data"]
-        for run in [*runs[:8], {"id": None, "name": None}]:
+        for run in [*runs[:3], {"id": None, "name": None}]:
             for name, endpoint in ENDPOINTS.items():
                 if not endpoint.writes:
                     body = {**given_, "project": project, "run": run["name"], "run_id": run["id"]}
@@ -294,7 +294,7 @@ def test_no_body_breaks_a_call_that_writes_nor_what_is_read_afterwards(world, st
             read_everything(other)
             prove(other, state)
         return
-    fuzz(world, name, 2 * settings.default.max_examples)
+    fuzz(world, name, 2 * settings.default.max_examples if name in ENTRIES else settings.default.max_examples)
     read_everything(world)
     prove(world, state)
     read_everything(world)
