@@ -18,6 +18,7 @@ from typing import IO, Final
 
 import click
 import msgspec
+from disk import SmallDisk
 from oracle import PROJECT, Job, Verdict, judge, read_notes
 
 from compactor.config import CompactorConfig
@@ -42,6 +43,7 @@ class Outcome(msgspec.Struct, kw_only=True):
         processes: that were started, by kind.
         kills: by SIGKILL, by kind of process.
         stops: by SIGSTOP, each for a while.
+        full_disks: how often the disk had no room for a while; None where no file system may be mounted.
         dropped: log() calls that the writer said it could not keep.
         promised: records that must be there.
         polls, followed: of the readers, and the rows that they followed.
@@ -55,6 +57,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     processes: dict[str, int] = {}
     kills: dict[str, int] = {}
     stops: int = 0
+    full_disks: int | None = None
     dropped: int = 0
     promised: int = 0
     polls: int = 0
@@ -106,12 +109,13 @@ class Torture:
     def __init__(self, base: str, seed: int, seconds: float) -> None:
         """Prepare the directories."""
         self.outcome = Outcome(seed=seed, seconds=seconds)
-        self.root = os.path.join(base, "store")
         self._base = base
         self._notes = os.path.join(base, "notes")
+        self._choice = random.Random(seed)
+        self.disk = SmallDisk(os.path.join(base, "disk"), random.Random(seed))
+        self.root = os.path.join(self.disk.path, "store")
         for directory in (self.root, self._notes, os.path.join(base, "logs")):
             os.makedirs(directory, exist_ok=True)
-        self._choice = random.Random(seed)
         self._live: list[Process] = []
         self._runs = 0
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -123,10 +127,20 @@ class Torture:
         while time.monotonic() < until:
             self._fill()
             self._hurt()
+            self.disk.turn()
             self._reap()
             time.sleep(_TICK_S)
+        self.disk.make_room()
+        self.outcome.full_disks = None if self.disk.why_not else self.disk.times_full
         self._stop()
         return self._judge()
+
+    def abandon(self) -> None:
+        """Kill every process and take the disk away: for an end that nobody planned."""
+        for process in self._live:
+            process.signal(signal.SIGKILL)
+            process.process.wait()
+        self.disk.unmount()
 
     def _count(self, kind: str) -> int:
         return sum(process.kind == kind for process in self._live)
@@ -284,11 +298,22 @@ def main(seconds: float, seed: int | None, directory: str | None, as_json: bool)
     base = directory or tempfile.mkdtemp(prefix="eventlog-torture-")
     if not as_json:
         click.echo(f"torture: seed {seed}, {seconds:g} s, in {base}", err=True)
-    outcome = Torture(base, seed, seconds).run()
+    torture = Torture(base, seed, seconds)
+    if torture.disk.why_not:
+        click.echo(
+            f"torture: SKIPPED: full disks, for a file system could not be mounted: {torture.disk.why_not}", err=True
+        )
+    try:
+        outcome = torture.run()
+    except BaseException:
+        torture.abandon()
+        raise
     if as_json:
         click.echo(json.dumps({**msgspec.to_builtins(outcome), "clean": outcome.clean}))
     else:
         _show(outcome)
+    if outcome.clean:
+        torture.disk.unmount()
     if outcome.clean and directory is None:
         shutil.rmtree(base)
     elif not outcome.clean:
@@ -302,6 +327,7 @@ def _show(outcome: Outcome) -> None:
         "processes": ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.processes.items())),
         "kill -9": ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.kills.items())),
         "stopped and resumed": str(outcome.stops),
+        "full disks": "none, mounting is not allowed" if outcome.full_disks is None else str(outcome.full_disks),
         "promised records": f"{outcome.promised:,}, {outcome.dropped:,} dropped and said so",
         "reader": f"{outcome.polls:,} polls, {outcome.followed:,} rows followed",
         "compared": f"{verdict.records:,} records, {verdict.values:,} values",
