@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from compactor import stage
 from compactor.commit import StagedFile
 from compactor.plan import Merge
-from eventlog import arrow, names, parquet
+from eventlog import arrow, names, parquet, runrows
 from eventlog.arrow import Piece
 from eventlog.checksum import MASK
 from eventlog.errors import DataError
@@ -41,7 +41,7 @@ def _merge_runs(fs: Fs, root: str, project: str, planned: Merge, version: int) -
     merged = RunParts()
     for file in planned.files:
         reader = parquet.DataFileReader(fs, os.path.join(names.snapshot_dir(root, project), file.path))
-        for part in arrow.table_to_parts(reader.read(None)):
+        for part in runrows.table_to_parts(reader.read(None)):
             merged.add(part)
     return stage.stage_parts(fs, root, project, merged.parts.values(), version, planned.level + 1)
 

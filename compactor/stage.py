@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from compactor.commit import StagedFile
 from compactor.grouping import share_files
-from eventlog import arrow, names, parquet
+from eventlog import arrow, names, parquet, runrows
 from eventlog.checksum import MASK, event_hash
 from eventlog.columns import Batch, block_checksum
 from eventlog.fs import Fs
@@ -79,7 +79,7 @@ def stage_parts(fs: Fs, root: str, project: str, parts: Iterable[RunPart], versi
     Raises:
         OSError: as the file system raises it; what was written is removed.
     """
-    table = arrow.parts_to_table(parts)
+    table = runrows.parts_to_table(parts)
     writer = parquet.Writer(fs, root, project, "runs", table.schema, version, level)
     try:
         writer.write(table)

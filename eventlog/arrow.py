@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
 from eventlog.columns import EventRow
 from eventlog.gather import Block
-from eventlog.runs import RunPart, Stat
-from eventlog.values import from_json, to_json
 
 TIME: Final = pa.timestamp("ns", tz="UTC")
 DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
@@ -43,27 +40,6 @@ STRUCTURAL: Final[dict[str, tuple[pa.Field, ...]]] = {
         pa.field("payload", pa.large_string()),
     ),
 }
-_STAT: Final = pa.struct(
-    [
-        pa.field("name", pa.string()),
-        pa.field("count", pa.int64()),
-        pa.field("nans", pa.int64()),
-        pa.field("total", pa.float64()),
-        pa.field("min", pa.float64()),
-        pa.field("min_step", pa.int64()),
-        pa.field("max", pa.float64()),
-        pa.field("max_step", pa.int64()),
-        pa.field("first", pa.float64()),
-        pa.field("first_writer", pa.string()),
-        pa.field("first_seq", pa.int64()),
-        pa.field("last", pa.float64()),
-        pa.field("last_writer", pa.string()),
-        pa.field("last_seq", pa.int64()),
-    ]
-)
-RUNS: Final = pa.schema(
-    [pa.field("_run_id", pa.string()), pa.field("part", pa.large_string()), pa.field("metrics", pa.list_(_STAT))]
-)
 
 
 class Piece(NamedTuple):
@@ -246,79 +222,3 @@ def events_to_rows(events: Sequence[EventRow]) -> Rows:
         pa.array([row.payload for row in ordered], pa.large_string()),
     ]
     return Rows(pa.Table.from_arrays(arrays, schema=schema), pieces)
-
-
-def parts_to_table(parts: Iterable[RunPart]) -> pa.Table:
-    """Return parts of runs as the table that `runs` files hold, ordered by run."""
-    ordered = sorted(parts, key=lambda part: part.run_id)
-    stats = [(name, stat) for part in ordered for name, stat in sorted(part.stats.items())]
-    offsets = np.concatenate([[0], np.cumsum([len(part.stats) for part in ordered])]).astype(np.int32)
-    columns: dict[str, list[Any]] = {
-        "name": [name for name, _ in stats],
-        "first_writer": [stat.first_at[0] for _, stat in stats],
-        "first_seq": [stat.first_at[1] for _, stat in stats],
-        "last_writer": [stat.last_at[0] for _, stat in stats],
-        "last_seq": [stat.last_at[1] for _, stat in stats],
-    }
-    for field in ("count", "nans", "total", "min", "min_step", "max", "max_step", "first", "last"):
-        columns[field] = [getattr(stat, field) for _, stat in stats]
-    children = pa.StructArray.from_arrays([pa.array(columns[f.name], f.type) for f in _STAT], fields=list(_STAT))
-    texts = [to_json(msgspec.to_builtins(without_stats(part))).decode() for part in ordered]
-    metrics = pa.ListArray.from_arrays(pa.array(offsets), children, type=pa.list_(_STAT))
-    return pa.Table.from_arrays(
-        [pa.array([part.run_id for part in ordered], pa.string()), pa.array(texts, pa.large_string()), metrics],
-        schema=RUNS,
-    )
-
-
-def without_stats(part: RunPart) -> RunPart:
-    """Return a part without its statistics."""
-    return msgspec.structs.replace(part, stats={})
-
-
-_part_decoder: Final = msgspec.json.Decoder(RunPart)
-
-
-def _decode_part(text: str) -> RunPart:
-    """Decode a part straight from its text, unless values in it had to be tagged because JSON lacks them."""
-    return msgspec.convert(from_json(text), RunPart) if '"_type"' in text else _part_decoder.decode(text)
-
-
-def table_to_parts(table: pa.Table, *, stats: bool = True) -> list[RunPart]:
-    """Return the parts in a table as `parts_to_table` makes it.
-
-    Args:
-        table: any number of chunks.
-        stats: also read the statistics of metrics.
-    """
-    parts = [_decode_part(text) for text in table["part"].to_pylist()]
-    if not stats:
-        return parts
-    at = 0
-    for chunk in table["metrics"].chunks:
-        lengths = np.diff(chunk.offsets.to_numpy())
-        flat = chunk.flatten()
-        columns = {field.name: flat.field(field.name).to_pylist() for field in _STAT}
-        row = 0
-        for part, length in zip(parts[at : at + len(chunk)], lengths.tolist(), strict=True):
-            for index in range(row, row + length):
-                part.stats[columns["name"][index]] = _stat(columns, index)
-            row += length
-        at += len(chunk)
-    return parts
-
-
-def _stat(columns: dict[str, list[Any]], index: int) -> Stat:
-    return Stat(
-        columns["count"][index],
-        columns["nans"][index],
-        columns["total"][index],
-        columns["min"][index],
-        columns["min_step"][index],
-        columns["max"][index],
-        columns["max_step"][index],
-        columns["first"][index],
-        (columns["first_writer"][index], columns["first_seq"][index]),
-        columns["last"][index],
-        (columns["last_writer"][index], columns["last_seq"][index]),
-    )

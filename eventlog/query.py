@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from eventlog import arrow
 from eventlog.errors import UsageError
-from eventlog.runs import RunPart, Stat
-from eventlog.values import to_json
 
 CURVE: Final = pa.schema(
     [pa.field("_step", pa.int64()), pa.field("_time", arrow.TIME), pa.field("value", pa.float64())]
@@ -170,106 +168,3 @@ def narrow(table: pa.Table) -> pa.Table:
             )
         )
     return sort_rows(pa.concat_tables(parts).unify_dictionaries()) if parts else NARROW.empty_table()
-
-
-_STAT: Final = pa.struct(
-    [
-        pa.field("first", pa.float64()),
-        pa.field("last", pa.float64()),
-        pa.field("min", pa.float64()),
-        pa.field("min_step", pa.int64()),
-        pa.field("max", pa.float64()),
-        pa.field("max_step", pa.int64()),
-        pa.field("mean", pa.float64()),
-        pa.field("count", pa.int64()),
-    ]
-)
-RUNS: Final = pa.schema(
-    [
-        pa.field("run_id", pa.string()),
-        pa.field("name", pa.string()),
-        pa.field("group", pa.string()),
-        pa.field("tags", pa.list_(pa.string())),
-        pa.field("status", pa.string()),
-        pa.field("exit_code", pa.int64()),
-        pa.field("config", pa.string()),
-        pa.field("summary", pa.string()),
-        pa.field("metric_defs", pa.string()),
-        pa.field("created", arrow.TIME),
-        pa.field("first_time", arrow.TIME),
-        pa.field("last_time", arrow.TIME),
-        pa.field("last_step", pa.int64()),
-        pa.field("host", pa.string()),
-        pa.field("user", pa.string()),
-        pa.field("world_size", pa.int64()),
-        pa.field("start", pa.string()),
-        pa.field("logs", pa.int64()),
-        pa.field("system", pa.int64()),
-        pa.field("events", pa.int64()),
-        pa.field("alerts", pa.int64()),
-        pa.field("dropped", pa.int64()),
-        pa.field("deleted", pa.bool_()),
-        pa.field("metrics", pa.map_(pa.string(), _STAT)),
-    ]
-)
-
-
-def runs_table(parts: Iterable[RunPart]) -> pa.Table:
-    """Return merged parts as the table of runs, one row a run, ordered by creation."""
-    ordered = sorted((part for part in parts if part.run_id), key=lambda part: (_created(part) or 0, part.run_id))
-    rows: dict[str, list[Any]] = {name: [] for name in RUNS.names}
-    for part in ordered:
-        start = part.start[1] if part.start else {}
-        values = {
-            "run_id": part.run_id,
-            "name": part.name[1] if part.name else part.run_id,
-            "group": part.group[1] if part.group else None,
-            "tags": part.tags[1] if part.tags else [],
-            "status": part.status[1] if part.status else "running",
-            "exit_code": part.status[2] if part.status else 0,
-            "config": _text({key: value for key, (_, value) in sorted(part.config.items())}),
-            "summary": _text({key: value for key, (_, value) in sorted(part.summary.items())}),
-            "metric_defs": _text({key: value for key, (_, value) in sorted(part.metric_defs.items())}),
-            "created": _created(part),
-            "first_time": part.first_time_ns,
-            "last_time": part.last_time_ns,
-            "last_step": part.last_step,
-            "host": start.get("host"),
-            "user": start.get("user"),
-            "world_size": start.get("world_size"),
-            "start": _text(start),
-            "logs": part.records.get("metrics", 0),
-            "system": part.records.get("system", 0),
-            "events": part.records.get("events", 0),
-            "alerts": part.records.get("alerts", 0),
-            "dropped": part.dropped,
-            "deleted": part.is_deleted,
-            "metrics": [(name, _stat_row(stat)) for name, stat in sorted(part.stats.items())],
-        }
-        for name in RUNS.names:
-            rows[name].append(values[name])
-    return pa.table([pa.array(rows[field.name], field.type) for field in RUNS], schema=RUNS)
-
-
-def _created(part: RunPart) -> int | None:
-    if part.start is not None:
-        return int(part.start[1]["time_ns"])
-    return part.first_time_ns
-
-
-def _text(value: dict[str, Any]) -> str:
-    return to_json(value).decode()
-
-
-def _stat_row(stat: Stat) -> dict[str, Any]:
-    numbers = stat.count - stat.nans
-    return {
-        "first": stat.first,
-        "last": stat.last,
-        "min": stat.min,
-        "min_step": stat.min_step,
-        "max": stat.max,
-        "max_step": stat.max_step,
-        "mean": stat.total / numbers if numbers else None,
-        "count": stat.count,
-    }

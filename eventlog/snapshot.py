@@ -11,13 +11,12 @@ from typing import Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from eventlog import arrow, names
+from eventlog import arrow, names, runrows
 from eventlog.arrow import Piece
 from eventlog.errors import ConflictError
 from eventlog.fs import Fs
 from eventlog.manifest import DataFile, Manifest
 from eventlog.parquet import DataFileReader
-from eventlog.runs import RunPart
 
 _OPEN_FILES: Final = 128
 
@@ -71,7 +70,7 @@ class Snapshot:
         self._base = names.snapshot_dir(root, manifest.project)
         self._cache = cache
         self.manifest = manifest
-        self._parts: list[RunPart] | None = None
+        self._parts: pa.Table | None = None
 
     def paths(self, table: str) -> list[str]:
         """Return the full paths of a table's files."""
@@ -139,23 +138,15 @@ class Snapshot:
                     rows = rows.slice(int(after))
                 yield rows
 
-    def parts(self, *, stats: bool) -> list[RunPart]:
-        """Return the parts of all runs, unmerged.
-
-        Args:
-            stats: with the statistics of metrics; without them the answer is kept and must not be changed.
+    def parts(self) -> pa.Table:
+        """Return the parts of all runs, merged, one row a run, as `runrows.merge_tables`; made once.
 
         Raises:
             ConflictError: a file was collected.
             DataError: a file is damaged.
         """
-        if not stats and self._parts is not None:
-            return self._parts
-        found: list[RunPart] = []
-        for file in self.manifest.of_table("runs"):
-            reader = self._cache.get(os.path.join(self._base, file.path))
-            columns = None if stats else ["_run_id", "part"]
-            found += arrow.table_to_parts(reader.read(columns), stats=stats)
-        if not stats:
-            self._parts = found
-        return found
+        if self._parts is None:
+            files = self.manifest.of_table("runs")
+            readers = [self._cache.get(os.path.join(self._base, file.path)) for file in files]
+            self._parts = runrows.merge_tables(reader.read(runrows.PARTS.names) for reader in readers)
+        return self._parts

@@ -18,7 +18,7 @@ from eventlog.fs import LOCAL, Fs
 from eventlog.manifest import Manifest
 from eventlog.resume import Earlier
 from eventlog.snapshot import ReaderCache
-from eventlog.view import View, name_of
+from eventlog.view import View
 from eventlog.views import Views
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ class Store:
             UsageError: no such project.
             DataError: a file is damaged.
         """
-        parts = self._views.answer(project, View.parts)
-        return query.runs_table(part for part in parts.values() if deleted or not part.is_deleted)
+        return self._views.answer(project, lambda view: view.runs(deleted=deleted))
 
     def find_run(self, project: str, *, name: str | None = None, run_id: str | None = None) -> Earlier | None:
         """Return the run with this id, or the latest of this name; None when there is none, or no such project.
@@ -112,8 +111,7 @@ class Store:
         """
         if project not in self.projects():
             return None
-        part = self._views.answer(project, lambda view: view.find(name=name, run_id=run_id))
-        return None if part is None else Earlier(part.run_id, name_of(part), part.last_step)
+        return self._views.answer(project, lambda view: view.find(name=name, run_id=run_id))
 
     def metric_names(self, project: str, *, table: str = "metrics") -> list[str]:
         """Return the names of all metrics of a project, sorted.

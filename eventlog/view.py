@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlog import arrow, query
+from eventlog import arrow, query, runrows
 from eventlog.errors import UsageError
 from eventlog.live import LiveTail
-from eventlog.runs import RunPart, RunParts
+from eventlog.resume import Earlier
+from eventlog.runs import RunPart
 from eventlog.snapshot import Snapshot
 
 
@@ -24,6 +25,15 @@ class _Piece(NamedTuple):
     first_seq: int
     last_seq: int
     rows: pa.Table
+
+
+class _Known(NamedTuple):
+    """What tells a run from others."""
+
+    run_id: str
+    name: str
+    last_step: int | None
+    deleted: bool
 
 
 class View:
@@ -38,46 +48,61 @@ class View:
         """Take both halves."""
         self.snapshot = snapshot
         self.tail = tail
-        self._known: dict[str, RunPart] = {}
-        self._known_at = -1
+        self._parts: pa.Table | None = None
+        self._shown: dict[bool, pa.Table] = {}
+        self._known: dict[str, _Known] = {}
+        self._looks = -1
 
-    def parts(self) -> dict[str, RunPart]:
-        """Return the parts of all runs, merged, with the statistics of metrics.
-
-        Raises:
-            ConflictError: a file was collected.
-            DataError: a file is damaged.
-        """
-        merged = RunParts(self.snapshot.parts(stats=True))
-        for part in self.tail.parts() if self.tail is not None else ():
-            merged.add(part)
-        merged.parts.pop("", None)
-        return merged.parts
-
-    def identities(self) -> dict[str, RunPart]:
-        """Return the parts of all runs, merged, without statistics; kept until the tail grows.
+    def parts(self) -> pa.Table:
+        """Return the parts of all runs, merged, one row a run; made again only when the tail has grown.
 
         Raises:
             ConflictError: a file was collected.
             DataError: a file is damaged.
         """
-        size = self.tail.looks if self.tail is not None else 0
-        if self._known_at != size:
-            merged = RunParts(self.snapshot.parts(stats=False))
-            for part in self.tail.parts() if self.tail is not None else ():
-                merged.add(arrow.without_stats(part))
-            merged.parts.pop("", None)
-            self._known, self._known_at = merged.parts, size
+        looks = self.tail.looks if self.tail is not None else 0
+        if self._parts is None or self._looks != looks:
+            parts = self.tail.parts() if self.tail is not None else ()
+            self._parts = runrows.add_parts(self.snapshot.parts(), parts)
+            self._shown.clear()
+            self._known.clear()
+            self._looks = looks
+        return self._parts
+
+    def runs(self, *, deleted: bool) -> pa.Table:
+        """Return the table of runs, with or without deleted ones.
+
+        Raises:
+            ConflictError: a file was collected.
+            DataError: a file is damaged.
+        """
+        parts = self.parts()
+        if deleted not in self._shown:
+            self._shown[deleted] = runrows.show(parts, deleted=deleted)
+        return self._shown[deleted]
+
+    def known(self) -> dict[str, _Known]:
+        """Return what tells runs from each other, by id, deleted ones too.
+
+        Raises:
+            ConflictError: a file was collected.
+            DataError: a file is damaged.
+        """
+        shown = self.runs(deleted=True)
+        if not self._known:
+            columns = (shown[name].to_pylist() for name in ("run_id", "name", "last_step", "deleted"))
+            self._known = {row[0]: _Known(*row) for row in zip(*columns, strict=True)}
         return self._known
 
-    def find(self, *, name: str | None = None, run_id: str | None = None) -> RunPart | None:
+    def find(self, *, name: str | None = None, run_id: str | None = None) -> Earlier | None:
         """Return the run with this id, or the latest of this name, if it is not deleted."""
-        parts = self.identities()
         if run_id is not None:
-            part = parts.get(run_id)
-            return part if part is not None and not part.is_deleted else None
-        named = [part for part in parts.values() if name_of(part) == name and not part.is_deleted]
-        return max(named, key=started, default=None)
+            found = self.known().get(run_id)
+        else:
+            # They are in the order of creation.
+            named = (run for run in reversed(self.known().values()) if run.name == name and not run.deleted)
+            found = next(named, None)
+        return None if found is None or found.deleted else Earlier(found.run_id, found.name, found.last_step)
 
     def one_run(self, run: str) -> str:
         """Return the id of a run given by id or name.
@@ -85,10 +110,10 @@ class View:
         Raises:
             UsageError: there is no such run.
         """
-        part = self.find(run_id=run) or self.find(name=run)
-        if part is None:
+        found = self.find(run_id=run) or self.find(name=run)
+        if found is None:
             raise UsageError(f"there is no run {run!r} in project {self.snapshot.manifest.project!r}")
-        return part.run_id
+        return found.run_id
 
     def wanted(self, runs: Sequence[str] | None) -> Collection[str] | None:
         """Return the ids of the runs asked for, by id or name, without deleted ones; None for all.
@@ -96,14 +121,14 @@ class View:
         Raises:
             UsageError: there is no such run.
         """
-        parts = self.identities()
-        deleted = {run_id for run_id, part in parts.items() if part.is_deleted}
+        known = self.known()
+        deleted = {run.run_id for run in known.values() if run.deleted}
         if runs is None:
             # Events of no run, such as `dropped`, are there whatever was deleted.
-            return {"", *(run_id for run_id in parts if run_id not in deleted)} if deleted else None
+            return {"", *(run_id for run_id in known if run_id not in deleted)} if deleted else None
         found: set[str] = set()
         for run in runs:
-            matching = {run} if run in parts else {key for key, part in parts.items() if name_of(part) == run}
+            matching = {run} if run in known else {key for key, each in known.items() if each.name == run}
             if not matching:
                 raise UsageError(f"there is no run {run!r} in project {self.snapshot.manifest.project!r}")
             found |= matching

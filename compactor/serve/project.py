@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from compactor.serve.curves import Curves, merge_by_time
 from compactor.serve.eventrows import event_rows, stretches
 from compactor.serve.typedrows import TypedRows
-from eventlog import schema, values
+from eventlog import runrows, schema, values
 from eventlog.blobs import BlobStore
 from eventlog.columns import Batch, EventRow
 from eventlog.errors import ConflictError, EventLogError
@@ -92,7 +92,7 @@ class Project:
             news = self._feed.advance()
             if news.reset:
                 self._forget()
-                self._runs = RunParts(self._feed.view.parts().values())
+                self._runs = RunParts(runrows.table_to_parts(self._feed.view.parts()))
             for batch in news.batches:
                 self._absorb(batch)
         except BaseException:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eventlog import arrow, names, parquet, schema, segment, tail
+from eventlog import arrow, names, parquet, runrows, schema, segment, tail
 from eventlog import manifest as manifests
 from eventlog.columns import Batch, Decoder
 from eventlog.fs import Fs
@@ -152,6 +152,6 @@ def runs_of_snapshot(fs: Fs, root: str, manifest: Manifest) -> RunParts:
     base = names.snapshot_dir(root, manifest.project)
     merged = RunParts()
     for file in manifest.of_table("runs"):
-        for part in arrow.table_to_parts(parquet.DataFileReader(fs, f"{base}/{file.path}").read(None)):
+        for part in runrows.table_to_parts(parquet.DataFileReader(fs, f"{base}/{file.path}").read(None)):
             merged.add(part)
     return merged

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from eventlog import arrow, names, parquet
+from eventlog import arrow, names, parquet, runrows
 from eventlog.arrow import Piece
 from eventlog.checksum import MASK
 from eventlog.errors import DataError
@@ -171,9 +171,12 @@ class Audit:
         return True
 
     def _read_runs(self, file: DataFile, where: str, reader: parquet.DataFileReader) -> None:
-        parts = arrow.table_to_parts(reader.read(None))
+        table = reader.read(None)
+        parts = runrows.table_to_parts(table)
         if len(parts) != file.rows:
             self._say("rows_wrong", where, f"has {len(parts)} rows, the manifest says {file.rows}")
+        if not runrows.agree(table, parts):
+            self._say("runs_wrong", where, "its plain columns do not say what its parts say")
         for part in parts:
             self._claimed.add(part)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog import arrow, schema
+from eventlog import runrows, schema
 from eventlog.columns import Batch, Decoder
 from eventlog.runs import RunPart, RunParts
 from eventlog.testing import strategies
@@ -97,8 +97,8 @@ def test_parts_merge_to_the_same_in_any_grouping(parts):
 
 
 def read_back(parts: RunParts) -> RunParts:
-    table = arrow.parts_to_table(copy.deepcopy(list(parts.parts.values())))
-    return RunParts(arrow.table_to_parts(table))
+    table = runrows.parts_to_table(copy.deepcopy(list(parts.parts.values())))
+    return RunParts(runrows.table_to_parts(table))
 
 
 def part_of(*records: schema.Record, first_seq: int = 1) -> RunParts:

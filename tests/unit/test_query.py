@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog import arrow, query
+from eventlog import arrow, query, runrows
 from eventlog.columns import EventRow
 from eventlog.errors import UsageError
 from eventlog.runs import At, RunPart, Stat
@@ -123,7 +123,9 @@ def test_the_runs_table_has_one_row_a_run_with_defaults_where_nothing_was_said()
     part = RunPart("r")
     part.stats["nan"] = Stat(1, 1, 0.0, None, None, None, None, math.nan, ("w", 1), math.nan, ("w", 1))
     part.config["lr"] = (At(1, "w", 1), 0.1)
-    (row,) = query.runs_table([part]).drop_columns(["created", "first_time", "last_time"]).to_pylist()
+    (row,) = (
+        runrows.show(runrows.parts_to_table([part])).drop_columns(["created", "first_time", "last_time"]).to_pylist()
+    )
     assert (row["run_id"], row["name"], row["status"], row["logs"]) == ("r", "r", "running", 0)
     assert row["config"] == '{"lr":0.1}'
     ((name, stat),) = row["metrics"]
@@ -131,4 +133,4 @@ def test_the_runs_table_has_one_row_a_run_with_defaults_where_nothing_was_said()
 
 
 def test_records_of_no_run_make_no_row():
-    assert query.runs_table([RunPart("")]).num_rows == 0
+    assert runrows.show(runrows.parts_to_table([RunPart("")])).num_rows == 0

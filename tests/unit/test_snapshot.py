@@ -99,12 +99,10 @@ def test_rows_since_a_cursor_are_cut_within_a_piece(root: str):
     assert sum(table.num_rows for table in everything) == 6
 
 
-def test_parts_without_statistics_are_kept_and_with_them_are_fresh(root: str):
+def test_parts_are_merged_once_with_one_row_a_run(root: str):
     found = snapshot(root)
-    assert found.parts(stats=False) is found.parts(stats=False)
-    assert found.parts(stats=True) is not found.parts(stats=True)
-    assert {part.run_id for part in found.parts(stats=True)} == {"id0", "id1"}
-    assert all(not part.stats for part in found.parts(stats=False))
+    assert found.parts() is found.parts()
+    assert sorted(found.parts()["_run_id"].to_pylist()) == ["id0", "id1"]
 
 
 @pytest.mark.invariant(9)

@@ -17,7 +17,7 @@ from compactor import stage
 from compactor.commit import StagedFile
 from compactor.config import CompactorConfig
 from compactor.fold import fold
-from eventlog import arrow, frame, names, parquet, schema, segment
+from eventlog import arrow, frame, names, parquet, runrows, schema, segment
 from eventlog import manifest as manifests
 from eventlog.config import WriterConfig
 from eventlog.fs import LOCAL
@@ -512,7 +512,7 @@ def test_parts_of_runs_that_do_not_fit_the_rows_are_found(folded: str):
     last = newest(folded)
     (old,) = last.of_table("runs")
     reader = parquet.DataFileReader(LOCAL, os.path.join(names.snapshot_dir(folded, PROJECT), old.path))
-    parts = arrow.table_to_parts(reader.read(None))
+    parts = runrows.table_to_parts(reader.read(None))
     by_name = {part.name[1]: part for part in parts if part.name}
     by_name["first"].records["metrics"] += 1
     by_name["first"].stats["loss"].max = 9.0
