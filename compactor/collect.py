@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from compactor import retention
 from compactor.config import CompactorConfig
@@ -32,6 +32,9 @@ class Collected(NamedTuple):
     size_bytes: int
     kept: dict[str, str]
     broken: bool = False
+
+
+NOTHING: Final = Collected([], 0, {})
 
 
 def collect(

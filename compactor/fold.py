@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import msgspec
@@ -56,6 +56,7 @@ def fold(
     *,
     time_ns: Callable[[], int] = time.time_ns,
     stopped: Callable[[], bool] = lambda: False,
+    writers: Collection[str] | None = None,
 ) -> Folded:
     """Fold everything that is new in a project; each batch is one commit, durable when it is done.
 
@@ -66,6 +67,7 @@ def fold(
         config: settings.
         time_ns: the clock.
         stopped: asked between batches; True ends the fold early.
+        writers: look at these only; None is all.
 
     Raises:
         OSError: as the file system raises it.
@@ -75,7 +77,7 @@ def fold(
     refused: dict[str, str] = {}
     while True:
         parent, _ = manifests.load_newest(fs, root, project)
-        gathered = gather(fs, root, parent, config, time_ns())
+        gathered = gather(fs, root, parent, config, time_ns(), writers)
         refused |= gathered.refused
         if not gathered.change.after and not gathered.damages:
             return Folded(parent, records, commits, lost, refused)
@@ -90,8 +92,15 @@ def fold(
             return Folded(parent, records, commits, lost, refused)
 
 
-def gather(fs: Fs, root: str, parent: Manifest, config: CompactorConfig, now_ns: int) -> _Gathered:
-    """Read one batch after the watermarks of `parent`."""
+def gather(
+    fs: Fs,
+    root: str,
+    parent: Manifest,
+    config: CompactorConfig,
+    now_ns: int,
+    writers: Collection[str] | None = None,
+) -> _Gathered:
+    """Read one batch after the watermarks of `parent`, of these writers or of all."""
     batch = Batch()
     before: dict[str, Watermark] = {}
     after: dict[str, Watermark] = {}
@@ -101,7 +110,7 @@ def gather(fs: Fs, root: str, parent: Manifest, config: CompactorConfig, now_ns:
     left = config.batch_bytes
     more = False
     missing_before_ns = now_ns - int(config.missing_grace_s * 1e9)
-    for writer_id in tail.writers(fs, root, parent.project):
+    for writer_id in tail.writers(fs, root, parent.project) if writers is None else sorted(writers):
         mark = parent.writers.get(writer_id, Watermark())
         if mark.done:
             continue

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from compactor.config import CompactorConfig
 from compactor.grouping import share_files
-from compactor.survey import Survey
+from compactor.survey import SegmentFile, Survey
 from eventlog import names, segment
 from eventlog.manifest import DataFile, Manifest, Watermark
 
@@ -50,17 +50,21 @@ def plan_fold(survey: Survey, manifest: Manifest) -> tuple[PendingWriter, ...]:
     found: list[PendingWriter] = []
     for writer_id, segments in survey.writers.items():
         mark = manifest.writers.get(writer_id, Watermark())
-        if mark.done:
-            continue
-        pending = 0
-        for item in segments:
-            if item.segno == mark.segno:
-                pending += max(item.size_bytes - max(mark.offset, segment.HEADER_BYTES), 0)
-            elif item.segno > mark.segno:
-                pending += max(item.size_bytes - segment.HEADER_BYTES, 0)
+        pending = 0 if mark.done else pending_bytes(segments, mark)
         if pending:
             found.append(PendingWriter(writer_id, pending))
     return tuple(found)
+
+
+def pending_bytes(segments: list[SegmentFile], mark: Watermark) -> int:
+    """Return how many bytes a writer's segments have after its watermark."""
+    pending = 0
+    for item in segments:
+        if item.segno == mark.segno:
+            pending += max(item.size_bytes - max(mark.offset, segment.HEADER_BYTES), 0)
+        elif item.segno > mark.segno:
+            pending += max(item.size_bytes - segment.HEADER_BYTES, 0)
+    return pending
 
 
 def plan_merges(manifest: Manifest, config: CompactorConfig) -> tuple[Merge, ...]:

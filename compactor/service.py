@@ -12,23 +12,24 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import watchfiles
 
+from compactor.attention import Attention
 from compactor.config import CompactorConfig
-from compactor.plan import plan_fold, plan_merges
-from compactor.survey import survey
+from compactor.plan import plan_merges
 from compactor.work import Turn, take_turn
-from eventlog import manifest as manifests
 from eventlog import names, tail
 from eventlog.errors import DataError, EventLogError
 from eventlog.fs import LOCAL, Fs
+from eventlog.manifest import Manifest
 
 log = logging.getLogger("compactor")
 _COLLECT_INTERVAL_S = 60.0
+_PAUSE_S = 0.5
 
 
 class Service:
@@ -49,6 +50,7 @@ class Service:
         self._on_turn = on_turn
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self._attention: dict[str, Attention] = {}
         self._folded_at: dict[str, float] = {}
         self._collected_at: dict[str, float] = {}
         self._failing: dict[str, str] = {}
@@ -73,8 +75,11 @@ class Service:
         watcher = threading.Thread(target=self._watch, name="compactor-watch", daemon=True)
         watcher.start()
         while not self._stop.is_set():
+            began = time.monotonic()
             self.sweep()
             self._wake.wait(self.config.sweep_interval_s)
+            # Writers that never pause would have everything looked at ten times a second.
+            self._stop.wait(began + min(_PAUSE_S, self.config.fold_interval_s / 10) - time.monotonic())
             self._wake.clear()
 
     def _watch(self) -> None:
@@ -99,8 +104,10 @@ class Service:
             if self._stop.is_set():
                 return
             try:
-                if self._is_due(project):
-                    self._turn(project)
+                attention = self._attention.setdefault(project, Attention(self._fs, self.root, project))
+                pending = attention.pending()
+                if self._is_due(project, attention.manifest(), sum(pending.values())):
+                    self._turn(project, pending)
                     self._failing.pop(project, None)
             except (EventLogError, OSError) as error:
                 self._complain(project, f"project {project}: {error}")
@@ -111,10 +118,8 @@ class Service:
             log.error("%s (trying again)", message)
             self._failing[project] = message
 
-    def _is_due(self, project: str) -> bool:
+    def _is_due(self, project: str, manifest: Manifest, pending: int) -> bool:
         now = time.monotonic()
-        manifest, _ = manifests.load_newest(self._fs, self.root, project)
-        pending = sum(writer.pending_bytes for writer in plan_fold(survey(self._fs, self.root, project), manifest))
         waited = now - self._folded_at.get(project, float("-inf"))
         if pending >= self.config.fold_soon_bytes or (pending and waited >= self.config.fold_interval_s):
             return True
@@ -125,7 +130,7 @@ class Service:
     def _collection_is_due(self, project: str, now: float) -> bool:
         return now - self._collected_at.get(project, float("-inf")) >= _COLLECT_INTERVAL_S
 
-    def _turn(self, project: str) -> None:
+    def _turn(self, project: str, writers: Collection[str]) -> None:
         now = time.monotonic()
         collecting = self._collection_is_due(project, now)
         self._folded_at[project] = now
@@ -137,6 +142,8 @@ class Service:
             project,
             self.config,
             stopped=self._stop.is_set,
+            # Now and then all are looked at: a segment may have turned up late.
+            writers=None if collecting else writers,
             # To look for damage reads every file of the snapshot: what could not be mended waits for a minute.
             merging=collecting or project not in self._failing,
             collecting=collecting,

@@ -43,7 +43,7 @@ def survey(fs: Fs, root: str, project: str) -> Survey:
     staging: dict[str, Entry] = {}
     for writer_id in tail.writers(fs, root, project):
         directory = names.writer_dir(root, project, writer_id)
-        found[writer_id] = _segments(fs, directory)
+        found[writer_id] = segments_of(fs, root, project, writer_id)
         _add_staging(fs, directory, staging)
     data: dict[str, list[Entry]] = {}
     snapshot = names.snapshot_dir(root, project)
@@ -61,7 +61,13 @@ def _add_staging(fs: Fs, directory: str, staging: dict[str, Entry]) -> None:
             staging[os.path.join(directory, entry.name)] = entry
 
 
-def _segments(fs: Fs, directory: str) -> list[SegmentFile]:
+def segments_of(fs: Fs, root: str, project: str, writer_id: str) -> list[SegmentFile]:
+    """List the segments of one writer.
+
+    Raises:
+        OSError: as the file system raises it.
+    """
+    directory = names.writer_dir(root, project, writer_id)
     segments: list[SegmentFile] = []
     for entry in fs.entries(directory):
         parsed = names.parse_segment_name(entry.name)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
 from compactor import compact, stage
-from compactor.collect import Collected, collect
+from compactor.collect import NOTHING, collect
 from compactor.commit import Change, commit
 from compactor.config import CompactorConfig
 from compactor.errors import LostRaceError
@@ -62,6 +62,7 @@ def take_turn(
     *,
     time_ns: Callable[[], int] = time.time_ns,
     stopped: Callable[[], bool] = lambda: False,
+    writers: Collection[str] | None = None,
     merging: bool = True,
     collecting: bool = True,
 ) -> Turn:
@@ -74,6 +75,7 @@ def take_turn(
         config: settings.
         time_ns: the clock.
         stopped: asked between steps; True ends the turn early.
+        writers: fold these only; None is all.
         merging: also merge; damage that is met is rebuilt from segments.
         collecting: also collect, likewise.
 
@@ -82,13 +84,11 @@ def take_turn(
         DataError: a merge or a commit would break a rule.
     """
     began = time.monotonic()
-    folded = fold(fs, root, project, config, time_ns=time_ns, stopped=stopped)
+    folded = fold(fs, root, project, config, time_ns=time_ns, stopped=stopped, writers=writers)
     merges, lost, mended = _merge_or_rebuild(fs, root, project, config, time_ns, stopped if merging else _at_once)
-    collected = Collected([], 0, {})
-    if collecting and not stopped():
-        collected = collect(fs, root, project, config, time_ns=time_ns)
-        if collected.broken:
-            mended = rebuild(fs, root, project, config, time_ns=time_ns)
+    collected = collect(fs, root, project, config, time_ns=time_ns) if collecting and not stopped() else NOTHING
+    if collected.broken:
+        mended = rebuild(fs, root, project, config, time_ns=time_ns)
     return Turn(
         project=project,
         version=manifests.load_newest(fs, root, project)[0].version,

@@ -81,6 +81,9 @@ class Fs(Protocol):
     def size(self, path: str) -> int:
         """Return a file's size in bytes."""
 
+    def changed_ns(self, path: str) -> int:
+        """Return when a file or directory was changed last, in nanoseconds since 1970."""
+
     def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
         """Return a file's bytes from `offset`, at most `size` of them when it is not negative."""
 
@@ -175,6 +178,10 @@ class LocalFs:
     def size(self, path: str) -> int:
         """Stat the file."""
         return os.stat(path).st_size
+
+    def changed_ns(self, path: str) -> int:
+        """Stat it."""
+        return os.stat(path).st_mtime_ns
 
     def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
         """Open, seek, read, close."""

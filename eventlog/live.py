@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -13,30 +11,13 @@ import pyarrow as pa
 from eventlog import arrow, names, tail
 from eventlog.columns import Batch
 from eventlog.errors import ConflictError, NewerFormatError
-from eventlog.fs import Entry, Fs
+from eventlog.fs import Fs
 from eventlog.gather import Block
+from eventlog.glance import Glance
 from eventlog.manifest import Gap, Manifest, Watermark
 from eventlog.runs import RunPart
 
 _KEPT_BYTES: Final = 128 * 1024 * 1024
-_TRUSTED_S: Final = 5.0
-_SETTLED_NS: Final = 1_000_000_000
-
-
-class _Seen(NamedTuple):
-    """How a writer's files looked when they had been read to their end.
-
-    Attributes:
-        changed_ns: the modification time of its directory.
-        path: of the segment that is appended to.
-        size_bytes: of that segment.
-        until_s: by when to look properly again, for a mount may not keep its directories' times.
-    """
-
-    changed_ns: int
-    path: str
-    size_bytes: int
-    until_s: float
 
 
 class LiveTail:
@@ -60,7 +41,7 @@ class LiveTail:
         self.gaps: list[Gap] = []
         self.batches: list[Batch] = []
         self._bytes = 0
-        self._seen: dict[str, _Seen] = {}
+        self._glance = Glance(fs, root, manifest.project)
         self._around_gaps: dict[str, frozenset[int]] = {}
         self.looks = 0
 
@@ -75,11 +56,11 @@ class LiveTail:
             OSError: a file cannot be read.
         """
         batch = Batch()
-        for entry in self._fs.entries(names.project_segments_dir(self._root, self.manifest.project)):
-            writer_id = entry.name
-            mark = self.marks.get(writer_id, Watermark())
-            if mark.done or not entry.is_dir or not names.is_writer_id(writer_id) or self._is_same(entry):
+        for writer_id in self._glance.living(self.marks):
+            if self._glance.is_same(writer_id):
                 continue
+            changed_ns = self._glance.changed_ns(writer_id)
+            mark = self.marks.get(writer_id, Watermark())
             reader = tail.WriterReader(self._fs, self._root, self.manifest.project, writer_id, mark, batch)
             try:
                 found = reader.read(last_seq=_until(upto, writer_id))
@@ -90,7 +71,7 @@ class LiveTail:
                 raise ConflictError(f"{error.filename} was collected meanwhile: open the store again") from None
             self.marks[writer_id] = found.watermark
             if upto is None:
-                self._remember(entry, found.watermark)
+                self._glance.remember(writer_id, changed_ns, found.watermark)
             self.gaps += found.gaps
             if found.gaps:
                 self._around_gaps[writer_id] = self._segnos(writer_id)
@@ -111,24 +92,6 @@ class LiveTail:
         listed = self._fs.names(names.writer_dir(self._root, self.manifest.project, writer_id))
         parsed = (names.parse_segment_name(name) for name in listed)
         return frozenset(found[0] for found in parsed if found is not None)
-
-    def _is_same(self, entry: Entry) -> bool:
-        """Say whether a writer's files look as they did when they had been read; two system calls."""
-        seen = self._seen.get(entry.name)
-        if seen is None or entry.mtime_ns != seen.changed_ns or time.monotonic() > seen.until_s:
-            return False
-        try:
-            return self._fs.size(seen.path) == seen.size_bytes
-        except FileNotFoundError:
-            return False
-
-    def _remember(self, entry: Entry, mark: Watermark) -> None:
-        """Remember how a writer's files look, unless its directory changed so lately that it may again, unseen."""
-        self._seen.pop(entry.name, None)
-        if mark.segno and 0 < entry.mtime_ns < time.time_ns() - _SETTLED_NS:
-            directory = names.writer_dir(self._root, self.manifest.project, entry.name)
-            path = os.path.join(directory, names.segment_name(mark.segno, sealed=False))
-            self._seen[entry.name] = _Seen(entry.mtime_ns, path, mark.offset, time.monotonic() + _TRUSTED_S)
 
     @property
     def is_large(self) -> bool:

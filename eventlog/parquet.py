@@ -7,20 +7,17 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, Any, Final
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eventlog import arrow, names
-from eventlog import fs as seam
 from eventlog.arrow import Piece
 from eventlog.errors import DataError
 from eventlog.fs import Fs
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from eventlog.sink import Sink
 
 ROW_GROUP_ROWS: Final = 65_536
 _ROW_GROUP_CELLS: Final = 1 << 20
@@ -53,46 +50,6 @@ def _decode_index(data: bytes) -> list[Piece]:
     return [Piece(index.runs[run], index.writers[writer], *rest) for run, writer, *rest in index.pieces]
 
 
-class _Sink:
-    """A file object over the seam that hashes what passes through it; pyarrow writes into it."""
-
-    closed = False
-
-    def __init__(self, fs: Fs, fd: int) -> None:
-        self._fs = fs
-        self._fd = fd
-        self.digest = hashlib.sha256()
-        self.size = 0
-        self.discarded = False
-
-    def write(self, data: Buffer) -> int:
-        if self.discarded:
-            return memoryview(data).nbytes
-        seam.write_all(self._fs, self._fd, data)
-        self.digest.update(data)
-        count = memoryview(data).nbytes
-        self.size += count
-        return count
-
-    def tell(self) -> int:
-        return self.size
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def flush(self) -> None:
-        """Do nothing: nothing is buffered here."""
-
-    def close(self) -> None:
-        """Do nothing: the descriptor belongs to the caller."""
-
-
 class Writer:
     """Stages one parquet file, row group by row group; durable under its final name after `finish`. Not thread-safe."""
 
@@ -122,10 +79,11 @@ class Writer:
         fs.make_dirs(self._directory)
         self._full_path = os.path.join(self._directory, self._name)
         self._fd = fs.create(self._full_path)
-        self._sink = _Sink(fs, self._fd)
+        self._sink = Sink(fs, self._fd)
         self._file = pa.PythonFile(self._sink, mode="w")
         try:
             self._writer = pq.ParquetWriter(self._file, schema, **_options(table, schema, level))
+            self._sink.check()
         except BaseException:
             self.discard()
             raise
@@ -138,6 +96,7 @@ class Writer:
             OSError: as the file system raises it.
         """
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        self._sink.check()
         self.rows += table.num_rows
 
     def finish(self, pieces: Sequence[Piece]) -> tuple[int, str]:
@@ -152,6 +111,7 @@ class Writer:
             self._writer.add_key_value_metadata({_INDEX_KEY: _encode_index(pieces)})
         self._writer.close()
         self._file.close()
+        self._sink.check()
         self._fs.sync(self._fd)
         self._fs.close(self._fd)
         return self._sink.size, self._sink.digest.hexdigest()

@@ -301,6 +301,12 @@ class CrashFs:
             node = self._disk.node(os.path.abspath(path))
             return len(node.data) if isinstance(node, File) else 0
 
+    def changed_ns(self, path: str) -> int:
+        """Return when a file or directory was changed last."""
+        with self._lock:
+            self._faults.begin("changed_ns", path)
+            return self._disk.node(os.path.abspath(path)).mtime_ns
+
     def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
         """Return a file's bytes from `offset`, at most `size` of them when it is not negative."""
         with self._lock:

@@ -161,6 +161,8 @@ class Disk:
     def change(self, *steps: Step) -> None:
         """Change names, visibly at once and durably later."""
         _apply(steps, {id(step.directory): step.directory.names for step in steps})
+        for step in steps:
+            step.directory.mtime_ns += 1
         self.pending.append(steps)
 
     def sync_names(self, directory: Directory) -> None:

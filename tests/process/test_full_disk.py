@@ -90,3 +90,48 @@ def test_a_file_size_limit_rolls_to_new_segments_and_loses_nothing(tmp_path, sta
     )
     assert finish(child).strip() == "0"
     assert open_store(tmp_path / "store").metrics("p")["_step"].to_pylist() == list(range(3000))
+
+
+WRITING = """
+    import errno, os, sys
+    import numpy as np
+    from eventlog import arrow, parquet
+    from eventlog.fs import LocalFs
+
+    class Filling(LocalFs):
+        def __init__(self, left):
+            self.left = left
+        def write(self, fd, data):
+            self.left -= 1
+            if self.left < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return os.write(fd, data)
+
+    rows = 200_000
+    one = arrow.encode_dictionary(["a"], [rows])
+    numbers = arrow.from_numpy(np.arange(rows))
+    noise = arrow.from_numpy(np.random.default_rng(1).random(rows))
+    ranks = arrow.from_numpy(np.zeros(rows, np.int32))
+    schema = arrow.table_schema("metrics", ["loss"])
+    columns = [one, numbers, numbers.view(arrow.TIME), one, numbers, ranks, noise]
+    table = arrow.pa.Table.from_arrays(columns, schema=schema)
+    failed = 0
+    while True:
+        writer = parquet.Writer(LocalFs(), sys.argv[1], "p", "metrics", schema, 1, level=1)
+        writer._sink._fs = Filling(failed)
+        try:
+            writer.write(table)
+            writer.finish([])
+            break
+        except OSError as error:
+            writer.discard()
+            if error.errno != errno.ENOSPC:
+                raise
+            failed += 1
+    (name,) = os.listdir(os.path.join(sys.argv[1], "snapshots", "p", "data", "metrics"))
+    print(failed)
+"""
+
+
+def test_a_disk_that_is_full_at_any_write_of_a_data_file_ends_the_write_and_not_the_process(tmp_path, start):
+    assert int(finish(start(WRITING, tmp_path))) > 10
