@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_DIR = "./eventlog-store"
+_MAX_INTERVAL_S = 1e6
+_MAX_DIGITS = 18
 
 
 class WriterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,14 +46,21 @@ class WriterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Raises:
             UsageError: naming the field that is out of its range.
         """
-        if self.sync_interval_s is not None and not self.sync_interval_s > 0:
-            raise UsageError("sync_interval_s must be positive, or None for off")
-        if self.segment_bytes < 4096:
-            raise UsageError("segment_bytes must be at least 4096")
-        if not self.roll_interval_s > 0:
+        interval_s = self.sync_interval_s
+        if interval_s is not None and not (_is_number(interval_s) and 0 < interval_s <= _MAX_INTERVAL_S):
+            raise UsageError("sync_interval_s must be positive and at most 1e6, or None for off")
+        if not isinstance(self.segment_bytes, int) or self.segment_bytes < 4096:
+            raise UsageError("segment_bytes must be an integer of at least 4096")
+        if not (_is_number(self.roll_interval_s) and self.roll_interval_s > 0):
             raise UsageError("roll_interval_s must be positive")
-        if self.inline_bytes < 256:
-            raise UsageError("inline_bytes must be at least 256")
+        if not isinstance(self.inline_bytes, int) or self.inline_bytes < 256:
+            raise UsageError("inline_bytes must be an integer of at least 256")
+        if self.on_error not in ("warn", "raise"):
+            raise UsageError('on_error must be "warn" or "raise"')
+        if self.network_mount not in ("spool", "refuse", "allow"):
+            raise UsageError('network_mount must be "spool", "refuse" or "allow"')
+        if not (self.spool_dir is None or (isinstance(self.spool_dir, str) and "\0" not in self.spool_dir)):
+            raise UsageError("spool_dir must be a path, or None")
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +131,10 @@ def _number(variable: str, text: str) -> float:
 def _first_int(env: Mapping[str, str], *variables: str) -> int | None:
     for variable in variables:
         text = env.get(variable, "")
-        if text.isascii() and text.isdigit():
+        if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
             return int(text)
     return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)

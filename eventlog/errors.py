@@ -11,6 +11,13 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
+FOREIGN_ERRORS: Final = (Exception,)
+"""What code of the user raises when it is asked for a value, a text or a length: anything, and it must not stop
+training."""
+_SHOWN_CHARACTERS: Final = 200
+
 
 class EventLogError(Exception):
     """Base of every error that eventlog and compactor raise on purpose."""
@@ -60,3 +67,24 @@ class NewerFormatError(DataError):
 
 class EventLogWarning(UserWarning):
     """Something could not be kept, or not kept where it was asked; the message says what and why."""
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's type and text, never long, also of one that cannot say what it is."""
+    try:
+        text = str(error)
+    except FOREIGN_ERRORS:
+        text = "it cannot say why"
+    return f"{type(error).__name__}: {_short(text)}"
+
+
+def shown(value: Any) -> str:
+    """Return what to call a value in a message: its repr where it has one, never long."""
+    try:
+        return _short(repr(value))
+    except FOREIGN_ERRORS:
+        return f"this {type(value).__name__}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."

@@ -33,7 +33,7 @@ def git(start: str | None = None) -> dict[str, str]:
     """Return {"commit", "branch"} of the git checkout around a directory, read without running git; {} when none."""
     try:
         directory = os.path.abspath(start or os.getcwd())
-    except FileNotFoundError:
+    except OSError:
         return {}
     while not os.path.isdir(os.path.join(directory, ".git")):
         parent = os.path.dirname(directory)
@@ -56,7 +56,7 @@ def _read_head(git_dir: str) -> dict[str, str]:
         for line in _read(os.path.join(git_dir, "packed-refs")).splitlines():
             if line.endswith(" " + ref):
                 return {"commit": line.split(" ")[0], "branch": branch}
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return {}
     return {"branch": branch}
 

@@ -58,7 +58,12 @@ def build(payload: bytes, seq: int, *, structural: bool = False) -> bytes:
         seq: the record's seq less the segment's first seq, below 2**32; for a structural frame, that of
             the next record.
         structural: mark the frame as one that takes no seq of its own.
+
+    Raises:
+        UsageError: the payload is too large.
     """
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise too_large(len(payload))
     length = len(payload) | (STRUCTURAL_FLAG if structural else 0)
     start = zlib.crc32(pack_length_seq(length, seq))
     return pack_header(zlib.crc32(payload, start), start & 0xFFFF, length, seq) + payload

@@ -59,7 +59,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
             pid=os.getpid(),
             rank=self.rank,
             world_size=self.world_size,
-            argv=[values.printable(argument) for argument in sys.argv],
+            argv=[values.printable(str(argument)) for argument in getattr(sys, "argv", ())],
             git={} if forked else facts.git(),
             versions={} if forked else facts.versions(),
             mode="fork" if forked else self.mode,

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
-from eventlog.errors import UsageError
+from eventlog.errors import FOREIGN_ERRORS, EventLogError, UsageError, describe
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobRef, BlobStore
+
+
+@contextlib.contextmanager
+def _made_from_what_was_given(what: str) -> Iterator[None]:
+    """Turn whatever an argument raises when it is read into a UsageError."""
+    try:
+        yield
+    except EventLogError:
+        raise
+    except FOREIGN_ERRORS as error:
+        raise UsageError(f"{what} cannot be made from what was given: {describe(error)}") from error
 
 
 class Typed(Protocol):
@@ -22,6 +34,7 @@ class Typed(Protocol):
 class Markdown:
     """A text to be shown as Markdown."""
 
+    @_made_from_what_was_given("Markdown")
     def __init__(self, text: str) -> None:
         """Take the text."""
         self.text = str(text)
@@ -35,6 +48,7 @@ class Markdown:
 class Html:
     """A piece of HTML; a viewer shows it isolated."""
 
+    @_made_from_what_was_given("Html")
     def __init__(self, html: str) -> None:
         """Take the HTML."""
         self.html = str(html)
@@ -48,6 +62,7 @@ class Html:
 class Histogram:
     """Counts of values in bins."""
 
+    @_made_from_what_was_given("Histogram")
     def __init__(
         self,
         values: Sequence[float] | Any | None = None,
@@ -102,6 +117,7 @@ class Histogram:
 class Table:
     """Rows with named columns."""
 
+    @_made_from_what_was_given("Table")
     def __init__(
         self, columns: Sequence[str] | None = None, data: Sequence[Sequence[Any]] | None = None, dataframe: Any = None
     ) -> None:
@@ -121,6 +137,7 @@ class Table:
             if len(row) != len(self.columns):
                 raise UsageError(f"row {index} of the table has {len(row)} values for {len(self.columns)} columns")
 
+    @_made_from_what_was_given("a row")
     def add_data(self, *row: Any) -> None:
         """Append a row.
 
@@ -140,6 +157,7 @@ class Table:
 class Trace:
     """Messages of a conversation or spans of a call, with metadata."""
 
+    @_made_from_what_was_given("Trace")
     def __init__(
         self,
         messages: Sequence[Mapping[str, Any]] = (),
@@ -163,6 +181,7 @@ class File:
 
     kind: ClassVar[str] = "file"
 
+    @_made_from_what_was_given("File")
     def __init__(self, data: str | os.PathLike[str] | bytes, *, name: str | None = None, caption: str = "") -> None:
         """Take a path or bytes.
 
@@ -201,6 +220,7 @@ class Image(File):
 
     kind = "image"
 
+    @_made_from_what_was_given("Image")
     def __init__(self, data: Any, *, name: str | None = None, caption: str = "") -> None:
         """Take the image; pictures in memory become PNG, which needs Pillow.
 
@@ -217,6 +237,7 @@ class Audio(File):
 
     kind = "audio"
 
+    @_made_from_what_was_given("Audio")
     def __init__(
         self, data: Any, *, sample_rate: int | None = None, name: str | None = None, caption: str = ""
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
-from eventlog.errors import UsageError
+from eventlog.errors import FOREIGN_ERRORS, UsageError, describe
 
 
 class Mirror(MutableMapping[str, Any]):
@@ -41,6 +41,14 @@ class Mirror(MutableMapping[str, Any]):
         return len(self._values)
 
     def update(self, *args: Any, allow_val_change: bool = True, **kwargs: Any) -> None:
-        """Set several keys in one record. `allow_val_change` is accepted for wandb's sake, and changes nothing."""
+        """Set several keys in one record. `allow_val_change` is accepted for wandb's sake, and changes nothing.
+
+        Raises:
+            UsageError: what dict.update would not take.
+        """
         del allow_val_change
-        self._values.update(self._publish(dict(*args, **kwargs)))
+        try:
+            changes = dict(*args, **kwargs)
+        except FOREIGN_ERRORS as error:
+            raise UsageError(f"update() takes what dict.update takes: {describe(error)}") from error
+        self._values.update(self._publish(changes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -14,10 +15,18 @@ from typing import Any, Final, Literal, Self
 
 import msgspec
 
-from eventlog import schema, values
+from eventlog import arguments, schema, values
+from eventlog.arguments import MAX_STEP, MIN_STEP
 from eventlog.blobs import BlobStore
 from eventlog.config import WriterConfig
-from eventlog.errors import DurabilityUnknownError, EventLogWarning, UsageError
+from eventlog.errors import (
+    FOREIGN_ERRORS,
+    DurabilityUnknownError,
+    EventLogError,
+    EventLogWarning,
+    UsageError,
+    shown,
+)
 from eventlog.forks import after_fork_in_child, alive_page
 from eventlog.fs import LOCAL, Fs
 from eventlog.identity import RunInfo
@@ -26,8 +35,7 @@ from eventlog.shapes import ShapeKey
 from eventlog.writer import Writer
 
 Level = Literal["info", "warn", "error"]
-_MAX_STEP: Final = (1 << 63) - 1
-_MIN_STEP: Final = -(1 << 63)
+_MAX_WARNED: Final = 10_000
 _open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
@@ -58,7 +66,7 @@ class Run:
         """Open a writer and announce the run; `eventlog.init` is the way in for users.
 
         Raises:
-            UsageError: the project's name cannot be a directory.
+            UsageError: the project's name cannot be a directory, or the config has more than 2**28 - 1 bytes.
             StorageError: nothing can be written and the config says `on_error="raise"`.
         """
         self._info = info
@@ -80,7 +88,12 @@ class Run:
         self.summary = Mirror({}, self._publish_summary)
         self._started = info.start(self._writer.time_ns())
         self._writer.preamble = self._preamble
-        self._writer.begin()
+        try:
+            self._writer.begin()
+        except EventLogError:
+            with contextlib.suppress(DurabilityUnknownError):
+                self._writer.close()  # nobody else can: no thread and no file of it stays open
+            raise
         self._parent_writer_id = self._writer.writer_id
         _open_runs.add(self)
 
@@ -102,23 +115,28 @@ class Run:
                 repeat, decrease or be missing.
 
         Raises:
-            UsageError: the run has finished, or `data` is no mapping.
+            UsageError: the run has finished, `data` is no mapping or cannot be read, or the record has more
+                than 2**28 - 1 bytes.
             StorageError: not kept, and the config says `on_error="raise"`.
         """
         if not alive_page[0]:
             after_fork_in_child()
-        try:
-            shape = self._last
-            if shape is None or [*data] != shape.listed:
-                shape = self._last = self._known.get((*data,))
-        except TypeError:
-            raise UsageError(f"log() takes a dict of names and values, not {type(data).__name__}") from None
-        if shape is not None and type(data) is dict and [*map(type, data.values())] == shape.floats:
-            if type(step) is int and _MIN_STEP <= step <= _MAX_STEP:
+        shape = None
+        if type(data) is dict:
+            try:
+                shape = self._last
+                if shape is None or [*data] != shape.listed:
+                    shape = self._last = self._known.get((*data,))
+                if shape is not None and [*map(type, data.values())] != shape.floats:
+                    shape = None
+            except FOREIGN_ERRORS:
+                shape = None  # a name that cannot be compared or hashed; the careful way says so
+        if shape is not None:
+            if type(step) is int and MIN_STEP <= step <= MAX_STEP:
                 self._step = step + 1
                 self._writer.log(shape, step, shape.pack(*data.values()))
                 return
-            if step is None and self._step <= _MAX_STEP:
+            if step is None and self._step <= MAX_STEP:
                 with self._writer.lock:
                     number = self._step
                     self._step = number + 1
@@ -127,32 +145,24 @@ class Run:
         self._log_any(data, step)
 
     def _log_any(self, data: Mapping[str, Any], step: Any) -> None:
-        if not isinstance(data, Mapping):
-            raise UsageError(f"log() takes a dict of names and values, not {type(data).__name__}")
-        data = dict(data)
-        result = values.sort_out(data, self._blobs, self._writer.config.inline_bytes)
-        for name, problem in result.problems.items():
-            self._warn(name, f"{name!r} was not kept: {problem}")
+        taken = arguments.mapping(data, "log")
+        result = values.sort_out(taken, self._blobs, self._writer.config.inline_bytes)
         metric_names = tuple(result.numbers)
         writer = self._writer
         with writer.lock:
-            number = self._checked_step(self._step if step is None else step)
+            number, problem = arguments.step_of(self._step if step is None else step)
             if number is not None:
                 self._step = number + 1
             shape = writer.shape(self.id, self._info.rank, metric_names)
-            if metric_names == tuple(data) and len(self._known) < 100_000:
+            plain_names = {*map(type, taken)} == {str}  # others may compare as they like
+            if plain_names and metric_names == tuple(taken) and len(self._known) < 100_000:
                 self._known[metric_names] = shape
             writer.log(shape, number, shape.pack(*result.numbers.values()), result.others or None)
-
-    def _checked_step(self, step: Any) -> int | None:
-        step = values.unwrap_scalar(step)
-        if isinstance(step, float) and step.is_integer():
-            step = int(step)
-        if isinstance(step, int) and not isinstance(step, bool) and _MIN_STEP <= step <= _MAX_STEP:
-            return int(step)
-        shown = "an integer" if isinstance(step, int) and not isinstance(step, bool) else repr(step)
-        self._warn("step", f"step={shown} is not a 64-bit integer; the record is kept without a step")
-        return None
+        # Last, for the user may have made errors of warnings.
+        for name, reason in result.problems.items():
+            self._warn(name, f"{shown(name)} was not kept: {reason}")
+        if problem:
+            self._warn("step", problem)
 
     def log_system(self, data: Mapping[str, Any]) -> None:
         """Keep one sample of system metrics; values that are no numbers are warned about.
@@ -161,29 +171,26 @@ class Run:
             UsageError: the run has finished.
             StorageError: not kept, and the config says `on_error="raise"`.
         """
-        if not isinstance(data, Mapping):
-            raise UsageError(f"log_system() takes a dict of names and values, not {type(data).__name__}")
-        result = values.sort_out(data, self._blobs, self._writer.config.inline_bytes)
-        for name in (*result.problems, *result.others):
-            self._warn(name, f"{name!r} was not kept: system metrics are numbers")
+        result = values.sort_out(arguments.mapping(data, "log_system"), self._blobs, self._writer.config.inline_bytes)
         shape = self._writer.shape(self.id, self._info.rank, tuple(result.numbers))
         self._writer.system(shape, shape.pack(*result.numbers.values()))
+        for name in (*result.problems, *result.others):
+            self._warn(name, f"{shown(name)} was not kept: system metrics are numbers")
 
-    def _publish_config(self, changes: dict[str, Any]) -> dict[str, Any]:
-        plain = self._plain(changes)
-        self._writer.append(schema.ConfigPatch(self._writer.time_ns(), self.id, plain))
-        return {str(key): value for key, value in changes.items() if str(key) in plain}
+    def _publish_config(self, changes: dict[Any, Any]) -> dict[str, Any]:
+        plain = values.plain_mapping(changes, self._blobs)
+        self._writer.append(schema.ConfigPatch(self._writer.time_ns(), self.id, plain.kept))
+        return self._given(plain)
 
-    def _publish_summary(self, changes: dict[str, Any]) -> dict[str, Any]:
-        plain = self._plain(changes)
-        self._writer.append(schema.SummarySet(self._writer.time_ns(), self.id, plain))
-        return {str(key): value for key, value in changes.items() if str(key) in plain}
+    def _publish_summary(self, changes: dict[Any, Any]) -> dict[str, Any]:
+        plain = values.plain_mapping(changes, self._blobs)
+        self._writer.append(schema.SummarySet(self._writer.time_ns(), self.id, plain.kept))
+        return self._given(plain)
 
-    def _plain(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        kept, problems = values.plain_mapping(changes, self._blobs)
-        for name, problem in problems.items():
-            self._warn(name, f"{name!r} was not kept: {problem}")
-        return kept
+    def _given(self, plain: values.PlainMapping) -> dict[str, Any]:
+        for name, problem in plain.problems.items():
+            self._warn(name, f"{shown(name)} was not kept: {problem}")
+        return plain.given
 
     def define_metric(
         self, name: str, *, step_metric: str | None = None, goal: str | None = None, summary: str | None = None
@@ -199,15 +206,13 @@ class Run:
         Raises:
             UsageError: an argument is none of these, or the run has finished.
         """
+        goal, summary = arguments.word(goal, "goal"), arguments.word(summary, "summary")
         if goal not in (None, "minimize", "maximize"):
             raise UsageError('goal must be "minimize" or "maximize"')
         if summary not in (None, "min", "max", "mean", "last", "none"):
             raise UsageError('summary must be "min", "max", "mean", "last" or "none"')
-        step_metric = None if step_metric is None else values.printable(str(step_metric))
-        record = schema.MetricDef(
-            self._writer.time_ns(), self.id, values.printable(str(name)), step_metric, goal, summary
-        )
-        self._writer.append(record)
+        name, axis = arguments.text(name, "name"), arguments.optional_text(step_metric, "step_metric")
+        self._writer.append(schema.MetricDef(self._writer.time_ns(), self.id, name, axis, goal, summary))
 
     def alert(self, title: str, text: str = "", level: Level | str = "warn", step: int | None = None) -> None:
         """Keep a message for people.
@@ -219,23 +224,19 @@ class Run:
             step: where in the run; default the step of the last `log()`.
 
         Raises:
-            UsageError: the level is none of these, or the run has finished.
+            UsageError: the level is none of these, a text cannot be read, or the run has finished.
         """
-        level = str(getattr(level, "value", level)).lower().replace("warning", "warn")
+        title, text = arguments.text(title, "title"), arguments.text(text, "text")
+        level = (arguments.word(level, "level") or "").lower().replace("warning", "warn")
         if level not in ("info", "warn", "error"):
             raise UsageError('level must be "info", "warn" or "error"')
         if step is None:
             step = self._step - 1 if self._step else None
-        record = schema.Alert(
-            self._writer.time_ns(),
-            self.id,
-            values.printable(str(title)),
-            values.printable(str(text)),
-            level,
-            self._checked_step(step) if step is not None else None,
-            os.urandom(16).hex(),
-        )
-        self._writer.append(record)
+        number, problem = (None, "") if step is None else arguments.step_of(step)
+        moment, alert_id = self._writer.time_ns(), os.urandom(16).hex()
+        self._writer.append(schema.Alert(moment, self.id, title, text, level, number, alert_id))
+        if problem:
+            self._warn("step", problem)
 
     def flush(self) -> None:
         """Make everything logged so far durable: it survives a power loss.
@@ -246,7 +247,15 @@ class Run:
         self._writer.sync()
 
     def on_sealed(self, callback: Callable[[str], None]) -> None:
-        """Have `callback` called with the path of each segment after it was sealed, in the thread that sealed it."""
+        """Have `callback` called with the path of each segment after it was sealed, in the thread that sealed it.
+
+        What it raises is warned about.
+
+        Raises:
+            UsageError: it cannot be called.
+        """
+        if not callable(callback):
+            raise UsageError(f"on_sealed() takes a function of a path, not {shown(callback)}")
         self._writer.on_sealed = callback
 
     @property
@@ -269,19 +278,26 @@ class Run:
             exit_code: of the process.
 
         Raises:
+            UsageError: an argument is none of these; the run goes on.
             DurabilityUnknownError: the last records could not be synced.
         """
+        status = arguments.word(status, "status") or ""
+        if status not in ("finished", "failed", "killed"):
+            raise UsageError('status must be "finished", "failed" or "killed"')
+        code, _ = arguments.step_of(exit_code)
+        if code is None:
+            raise UsageError(f"exit_code must be a 64-bit integer, not {shown(exit_code)}")
         with self._finish_lock:
             if self._finished:
                 return
             self._finished = True
         _open_runs.discard(self)
         if os.getpid() == self._owner:
-            self._writer.append(schema.RunEnd(self._writer.time_ns(), self.id, status, exit_code))
+            self._writer.append(schema.RunEnd(self._writer.time_ns(), self.id, status, code))
         self._writer.close()
 
     def _warn(self, key: str, message: str) -> None:
-        if key not in self._warned_keys:
+        if key not in self._warned_keys and len(self._warned_keys) < _MAX_WARNED:
             self._warned_keys.add(key)
             warnings.warn(f"eventlog run {self.name!r}: {message}", EventLogWarning, stacklevel=4)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 import weakref
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from eventlog.errors import FOREIGN_ERRORS, EventLogWarning, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,8 +120,17 @@ class Sealer:
                 continue
             segment.close()
             self._retired.pop(0)
-            if sealed is not None and self._owner.on_sealed is not None:
-                self._owner.on_sealed(sealed)
+            if sealed is not None:
+                self._tell(sealed)
+
+    def _tell(self, sealed: str) -> None:
+        """Call the user's function; what it raises must not end the thread that syncs."""
+        if self._owner.on_sealed is None:
+            return
+        try:
+            self._owner.on_sealed(sealed)
+        except FOREIGN_ERRORS as error:
+            warnings.warn(f"on_sealed failed for {sealed}: {describe(error)}", EventLogWarning, stacklevel=2)
 
     def drop_inherited(self) -> None:
         """Close, in a forked child, what the parent retired."""

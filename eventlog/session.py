@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
-from eventlog import mounts, names, nicknames, values
+from eventlog import arguments, mounts, names, nicknames, values
 from eventlog.blobs import BlobStore
 from eventlog.config import Environment, WriterConfig, read_environment
-from eventlog.errors import EventLogWarning, StorageError, UsageError
+from eventlog.errors import FOREIGN_ERRORS, EventLogWarning, StorageError, UsageError, describe, shown
 from eventlog.identity import RunInfo
 from eventlog.run import Level, Run, finish_open_runs
 
@@ -58,15 +59,18 @@ def init(
         The run; use it as a context manager, or call `finish()`.
 
     Raises:
-        UsageError: a bad name or option, or `resume="must"` without such a run.
-        StorageError: the store is on a network mount and the settings say "refuse", or nothing can be
-            written and they say `on_error="raise"`.
+        UsageError: a bad name or option, a config of more than 2**28 - 1 bytes, or `resume="must"` without such a
+            run.
+        DataError: as `eventlog.store.Store.find_run`, with `resume` only.
+        StorageError: the store cannot be read to find the run that is to be resumed, is on a network mount and the
+            settings say "refuse", or cannot be written and they say `on_error="raise"`.
     """
     environment = read_environment()
-    wanted_root = os.path.abspath(os.fspath(dir) if dir is not None else environment.store_dir)
-    names_given = _Given(project or environment.project, name or environment.name, id or environment.run_id)
-    info = _identify(wanted_root, names_given, _mode(resume), environment)
-    run = _start(wanted_root, info, config, group, tags, settings or environment.writer)
+    wanted_root = _directory(dir, environment.store_dir)
+    given = _given(project, name, id, environment)
+    labels = _Labels(arguments.optional_text(group, "group"), _tags(tags))
+    info = _identify(wanted_root, given, _mode(resume), environment)
+    run = _start(wanted_root, info, _config(config), labels, _settings(settings, environment))
     if not _registered:
         _registered.append(1)
         atexit.register(finish_open_runs)
@@ -82,27 +86,85 @@ class _Given(NamedTuple):
     run_id: str | None
 
 
+def _given(project: Any, name: Any, run_id: Any, environment: Environment) -> _Given:
+    return _Given(
+        (None if project is None else arguments.exact_text(project, "project")) or environment.project,
+        arguments.optional_text(name, "name") or environment.name,
+        arguments.optional_text(run_id, "id") or environment.run_id,
+    )
+
+
+class _Labels(NamedTuple):
+    """What a run can be found by, beside its name."""
+
+    group: str | None
+    tags: list[str]
+
+
+def _directory(given: Any, default: str) -> str:
+    """Return the absolute path of the store.
+
+    Raises:
+        UsageError: no file system can have it.
+        StorageError: it is relative, and the current directory is gone.
+    """
+    try:
+        path = os.fsdecode(given) if given is not None else ""
+        os.fsencode(path)
+    except FOREIGN_ERRORS as error:
+        raise UsageError(f"dir must be a path: {describe(error)}") from error
+    if "\0" in path:
+        raise UsageError("dir must be a path: it holds a NUL")
+    try:
+        return os.path.abspath(path or default)
+    except OSError as error:
+        raise StorageError(error.errno or 0, f"the current directory cannot be found: {error.strerror}") from error
+
+
+def _tags(tags: Any) -> list[str]:
+    if isinstance(tags, str):
+        return [arguments.text(tags, "tags")]
+    try:
+        return [arguments.text(tag, "tags") for tag in tags or ()]
+    except FOREIGN_ERRORS as error:
+        raise UsageError(f"tags must be texts: {describe(error)}") from error
+
+
+def _config(config: Any) -> dict[Any, Any]:
+    try:
+        return {} if config is None else dict(config)
+    except FOREIGN_ERRORS as error:
+        raise UsageError(f"config must be a mapping, as vars(args) is: {describe(error)}") from error
+
+
+def _settings(settings: Any, environment: Environment) -> WriterConfig:
+    if settings is None:
+        return environment.writer
+    if not isinstance(settings, WriterConfig):
+        raise UsageError(f"settings must be a WriterConfig, not {shown(settings)}")
+    return settings
+
+
 def _mode(resume: object) -> str:
-    mode: str = resume if isinstance(resume, str) else ("allow" if resume else "never")
-    if mode not in ("never", "allow", "must"):
-        raise UsageError(f'resume must be "never", "allow" or "must", not {resume!r}')
-    return mode
+    if resume is None or isinstance(resume, bool):
+        return "allow" if resume else "never"
+    if not isinstance(resume, str) or resume not in ("never", "allow", "must"):
+        raise UsageError(f'resume must be "never", "allow" or "must", not {shown(resume)}')
+    return resume
 
 
 def _start(
     wanted_root: str,
     info: RunInfo,
-    config: Mapping[str, Any] | None,
-    group: str | None,
-    tags: Sequence[str],
+    config: dict[Any, Any],
+    labels: _Labels,
     settings: WriterConfig,
 ) -> Run:
     root, spool = _place(wanted_root, settings)
-    kept, problems = values.plain_mapping(dict(config or {}), BlobStore(root))
-    for key, problem in problems.items():
-        warnings.warn(f"config key {key!r} was not kept: {problem}", EventLogWarning, stacklevel=3)
-    group = None if group is None else values.printable(str(group))
-    info = msgspec.structs.replace(info, group=group, tags=[values.printable(str(tag)) for tag in tags], config=kept)
+    plain = values.plain_mapping(config, BlobStore(root))
+    for key, problem in plain.problems.items():
+        warnings.warn(f"config key {shown(key)} was not kept: {problem}", EventLogWarning, stacklevel=3)
+    info = msgspec.structs.replace(info, group=labels.group, tags=labels.tags, config=plain.kept)
     run = Run(root, info, config=settings)
     if spool is not None:
         spool.follow(run)
@@ -133,8 +195,9 @@ def _place(root: str, settings: WriterConfig) -> tuple[str, Spool | None]:
 
 
 def _identify(root: str, given: _Given, mode: str, environment: Environment) -> RunInfo:
-    project = str(given.project or "default")
-    name, run_id = (None if text is None else values.printable(str(text)) for text in given[1:])
+    project = given.project or "default"
+    name, run_id = (None if text is None else values.printable(text) for text in given[1:])
+    names.encode_name(project)
     if mode == "must" and name is None and run_id is None:
         raise UsageError('resume="must" needs the name or the id of the run')
     ranks = RunInfo(project=project, run_id="", name="", rank=environment.rank, world_size=environment.world_size)
@@ -165,8 +228,13 @@ def _find_earlier(root: str, project: str, name: str | None, run_id: str | None)
     if importlib.util.find_spec("pyarrow") and importlib.util.find_spec("numpy"):
         from eventlog.store import open_store
 
-        return open_store(root).find_run(project, name=name, run_id=run_id)
-    return resuming.find_run(root, project, name=name, run_id=run_id)
+        find = open_store(root).find_run
+    else:
+        find = functools.partial(resuming.find_run, root)
+    try:
+        return find(project, name=name, run_id=run_id)
+    except OSError as error:
+        raise StorageError(error.errno or 0, f"{root} cannot be read to find the run: {error}") from error
 
 
 def current_run() -> Run:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from eventlog import schema
+from eventlog.errors import FOREIGN_ERRORS, describe
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
 
 EXACT_INT: Final = 1 << 53
 _MAX_DEPTH: Final = 64
+MAX_ITEMS: Final = 1 << 24
+MAX_NAMES: Final = 1 << 20
 _INT64_MIN: Final = -(1 << 63)
 _UINT64_MAX: Final = (1 << 64) - 1
-# What an object of the user raises when it is asked for its value may be anything, and must not stop training.
-CONVERSION_ERRORS: Final = (Exception,)
 _encode: Final = msgspec.msgpack.Encoder().encode
 _to_json: Final = msgspec.json.encode
 
@@ -37,49 +39,55 @@ class Sorted(NamedTuple):
 
 
 def sort_out(data: Mapping[Any, Any], blobs: BlobStore, inline_bytes: int) -> Sorted:
-    """Sort the values of a log call; nested dicts flatten with `/`. Never raises for a bad value.
+    """Sort the values of a log call; nested dicts flatten with `/`. Never raises for a bad name or value.
 
     Args:
-        data: what the user passed.
+        data: what the user passed, as a dict.
         blobs: where media and large values go.
         inline_bytes: an encoded value larger than this becomes a blob.
     """
     result = Sorted({}, {}, {})
-    _sort_mapping(data, "", result, blobs, inline_bytes, 0)
+    _sort_mapping(data, "", result, blobs, inline_bytes, ())
     return result
 
 
 def _sort_mapping(
-    data: Mapping[Any, Any], prefix: str, into: Sorted, blobs: BlobStore, inline_bytes: int, depth: int
+    data: Mapping[Any, Any], prefix: str, into: Sorted, blobs: BlobStore, inline_bytes: int, above: tuple[int, ...]
 ) -> None:
+    """Sort one mapping; `above` are the ids of those that it is in."""
     for key, value in data.items():
-        name = prefix + (key if isinstance(key, str) else str(key))
-        if isinstance(value, Mapping) and value and "_type" not in value and depth < _MAX_DEPTH:
-            _sort_mapping(value, name + "/", into, blobs, inline_bytes, depth + 1)
-            continue
-        if name in into.numbers or name in into.others:
-            into.problems[name] = "the same name occurs twice in one call"
-            continue
+        name = f"{prefix}(a key of type {type(key).__name__})"
         try:
+            name = prefix + str(key)
             name.encode("utf-8")
-            _sort_value(name, value, into, blobs, inline_bytes)
-        except CONVERSION_ERRORS as error:
-            into.problems[name.encode("utf-8", "backslashreplace").decode()] = f"{type(error).__name__}: {error}"
+            if len(above) >= _MAX_DEPTH or not _flattens(value):
+                _sort_value(name, value, into, blobs, inline_bytes)
+                continue
+            if id(value) in above:
+                raise ValueError("it contains itself")
+            _sort_mapping(value, name + "/", into, blobs, inline_bytes, (*above, id(value)))
+        except FOREIGN_ERRORS as error:
+            into.problems[printable(name)] = describe(error)
+        if above and sum(map(len, into)) > MAX_NAMES:
+            raise ValueError(f"more than {MAX_NAMES} names in one call")
+
+
+def _flattens(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and "_type" not in value
 
 
 def _sort_value(name: str, value: Any, into: Sorted, blobs: BlobStore, inline_bytes: int) -> None:
+    if name in into.numbers or name in into.others:
+        raise ValueError("the same name occurs twice in one call")
     value = unwrap_scalar(value)
     if type(value) is float:
         into.numbers[name] = value
     elif isinstance(value, int) and not isinstance(value, bool):
-        if -EXACT_INT <= value <= EXACT_INT:
-            into.numbers[name] = float(value)
-            return
-        into.others[name] = _plain_int(int(value))
-        try:
-            into.numbers[name] = float(value)
-        except OverflowError:
-            return
+        exact = int(value)
+        if not -EXACT_INT <= exact <= EXACT_INT:
+            into.others[name] = _plain_int(exact)
+        with contextlib.suppress(OverflowError):
+            into.numbers[name] = float(exact)
     elif isinstance(value, float):
         into.numbers[name] = float(value)
     else:
@@ -96,38 +104,59 @@ def unwrap_scalar(value: Any) -> Any:
     count = getattr(value, "size", None)
     if callable(count):
         count = value.numel() if hasattr(value, "numel") else None
-    return item() if count == 1 and getattr(value, "ndim", 0) == 0 else value
+    if count != 1 or getattr(value, "ndim", 0) != 0:
+        return value
+    inside = item()
+    # The item of a numpy.longdouble is the same again: Python has no such number.
+    return float(inside) if getattr(getattr(inside, "dtype", None), "kind", "") == "f" else inside
 
 
-def to_plain(value: Any, blobs: BlobStore, depth: int = 0) -> Any:
+def to_plain(value: Any, blobs: BlobStore) -> Any:
     """Return a value as msgpack can hold it; media put their bytes among the blobs.
 
     Raises:
         TypeError: there is no faithful form.
-        ValueError: nested too deeply.
+        ValueError: nested more than 64 deep, as what contains itself is, or more than 2**24 items in all.
         OSError: a blob could not be written.
+        Exception: whatever an object raises when it is asked for its value.
     """
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"nested more than {_MAX_DEPTH} deep")
-    value = unwrap_scalar(value)
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, str):
-        return _text(str(value))
-    if isinstance(value, int):
-        return _plain_int(int(value))
-    if isinstance(value, Mapping):
-        return {_text(str(k)): to_plain(v, blobs, depth + 1) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_plain(v, blobs, depth + 1) for v in value]
-    if hasattr(value, "to_plain"):
-        return to_plain(value.to_plain(blobs), blobs, depth + 1)
-    if isinstance(value, bytes | bytearray | memoryview):
-        ref = blobs.put(bytes(value))
-        return {"_type": "file", "sha256": ref.digest, "size_bytes": ref.size_bytes, "name": ""}
-    if hasattr(value, "tolist"):
-        return to_plain(value.tolist(), blobs, depth + 1)
-    return to_plain(msgspec.to_builtins(value), blobs, depth + 1)
+    return _Plainer(blobs).plain(value, 0)
+
+
+class _Plainer:
+    """Makes one value plain, and counts its items: what holds the same list twice, 60 deep, is never complete."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._left = MAX_ITEMS
+
+    def plain(self, value: Any, depth: int) -> Any:
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"it has more than {MAX_ITEMS} items")
+        value = unwrap_scalar(value)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, float):
+            return float(value)
+        if isinstance(value, str):
+            return _text(str(value))
+        if isinstance(value, int):
+            return _plain_int(int(value))
+        if isinstance(value, Mapping):
+            return {_text(str(k)): self.plain(v, depth + 1) for k, v in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.plain(v, depth + 1) for v in value]
+        if hasattr(value, "to_plain"):
+            return self.plain(value.to_plain(self._blobs), depth + 1)
+        if isinstance(value, bytes | bytearray | memoryview):
+            ref = self._blobs.put(bytes(value))
+            return {"_type": "file", "sha256": ref.digest, "size_bytes": ref.size_bytes, "name": ""}
+        if hasattr(value, "tolist"):
+            return self.plain(value.tolist(), depth + 1)
+        return self.plain(msgspec.to_builtins(value), depth + 1)
 
 
 def _text(text: str) -> str:
@@ -218,15 +247,30 @@ def kind_of(plain: Any) -> str:
     return _SIMPLE_KINDS.get(type(plain), "json")
 
 
-def plain_mapping(changes: Mapping[str, Any], blobs: BlobStore) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the plain values of a config or summary, and by name why others could not be kept."""
-    kept: dict[str, Any] = {}
-    problems: dict[str, str] = {}
+class PlainMapping(NamedTuple):
+    """A config or summary made plain.
+
+    Attributes:
+        kept: by name, plain values.
+        given: by name, what the user gave for those.
+        problems: by name, why a value could not be kept.
+    """
+
+    kept: dict[str, Any]
+    given: dict[str, Any]
+    problems: dict[str, str]
+
+
+def plain_mapping(changes: Mapping[Any, Any], blobs: BlobStore) -> PlainMapping:
+    """Return the plain values of a config or summary. Never raises for a bad name or value."""
+    plain = PlainMapping({}, {}, {})
     for key, value in changes.items():
-        name = str(key)
+        name = f"(a key of type {type(key).__name__})"
         try:
+            name = str(key)
             name.encode("utf-8")
-            kept[name] = to_plain(value, blobs)
-        except CONVERSION_ERRORS as error:
-            problems[name.encode("utf-8", "backslashreplace").decode()] = f"{type(error).__name__}: {error}"
-    return kept, problems
+            plain.kept[name] = to_plain(value, blobs)
+            plain.given[name] = value
+        except FOREIGN_ERRORS as error:
+            plain.problems[printable(name)] = describe(error)
+    return plain

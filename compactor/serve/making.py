@@ -157,7 +157,7 @@ class Maker:
         return before, records
 
     def _plain(self, config: dict[str, Any]) -> dict[str, Any]:
-        kept, problems = values.plain_mapping(config, self._blobs)
+        kept, _, problems = values.plain_mapping(config, self._blobs)
         self._blobs.check()
         return {**kept, **{f"{key} (not kept: {problem})": None for key, problem in problems.items()}}
 

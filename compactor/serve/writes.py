@@ -257,7 +257,7 @@ def artifact_log(hub: Hub, call: ArtifactLog) -> dict[str, Any]:
 
 
 def _plain(hub: Hub, given: dict[str, Any]) -> dict[str, Any]:
-    kept, problems = values.plain_mapping(given, hub.blobs)
+    kept, _, problems = values.plain_mapping(given, hub.blobs)
     if problems:
         raise RequestError(f"values that cannot be kept: {problems}")
     return kept
