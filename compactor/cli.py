@@ -20,14 +20,21 @@ from compactor.survey import survey
 from compactor.work import Turn, take_turn
 from eventlog import manifest as manifests
 from eventlog import mounts, tail
-from eventlog.errors import EventLogError, StorageError, UsageError
+from eventlog.commands.output import ErrorGroup, PathOf, open_existing
+from eventlog.errors import StorageError, UsageError
 from eventlog.fs import LOCAL
 
-_STORE = click.argument("store", type=click.Path(file_okay=False))
+_STORE = click.argument("store", type=PathOf(file_okay=False))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Group(ErrorGroup):
+    """The commands of `compactor`, and how their errors are told."""
+
+    program = "compactor"
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Fold the segments of a store into snapshots."""
 
@@ -65,12 +72,13 @@ def run(
         raise StorageError(95, message)
     report = _report_json if as_json else _report
     if once:
-        if not os.path.isdir(root):
-            raise UsageError(f"there is no store in {root}: the directory does not exist")
-        for name in [project] if project else tail.projects(LOCAL, root):
+        found = tail.projects(LOCAL, _existing(store))
+        if project is not None and project not in found:
+            raise UsageError(f"there is no project {project!r} in {root}")
+        for name in found if project is None else [project]:
             report(take_turn(LOCAL, root, name, config))
         return
-    if project:
+    if project is not None:
         raise UsageError("--project goes with --once: the service takes care of every project")
     _log_to_stderr()
     service = Service(root, config, on_turn=report)
@@ -203,16 +211,9 @@ def status_command(store: str, *, as_json: bool) -> None:
 
 
 def _existing(store: str) -> str:
-    root = os.path.abspath(store)
-    if not os.path.isdir(root):
-        raise UsageError(f"there is no store in {root}: the directory does not exist")
-    return root
+    return open_existing(store).root
 
 
 def main() -> None:
     """Run the command; errors of ours become one line and exit code 2."""
-    try:
-        cli(standalone_mode=True)
-    except (EventLogError, OSError) as error:
-        click.echo(f"compactor: {error}", err=True)
-        sys.exit(2)
+    cli(prog_name="compactor")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from eventlog.errors import UsageError
+
+_MAX_S = 1e9
 
 
 class CompactorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,6 +43,9 @@ class CompactorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Raises:
             UsageError: naming the field that is out of its range.
         """
+        times = (self.sweep_interval_s, self.fold_interval_s, self.grace_s, self.missing_grace_s)
+        if not all(math.isfinite(seconds) and seconds <= _MAX_S for seconds in (*times, self.segment_retention_s or 0)):
+            raise UsageError("times are seconds, at most 1e9; segments are kept for ever with None")
         if self.batch_bytes < 4096:
             raise UsageError("batch_bytes must be at least 4096")
         if self.fanout < 2:

@@ -22,7 +22,7 @@ class Mirror(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Set and log one key."""
-        self.update({key: value})
+        self.update([(key, value)])
 
     def __delitem__(self, key: str) -> None:
         """Refuse.

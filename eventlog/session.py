@@ -109,25 +109,23 @@ def _directory(given: Any, default: str) -> str:
         StorageError: it is relative, and the current directory is gone.
     """
     try:
-        path = os.fsdecode(given) if given is not None else ""
-        os.fsencode(path)
+        raw = b"" if given is None else os.fsencode(given)
     except FOREIGN_ERRORS as error:
         raise UsageError(f"dir must be a path: {describe(error)}") from error
-    if "\0" in path:
+    if b"\0" in raw:
         raise UsageError("dir must be a path: it holds a NUL")
     try:
-        return os.path.abspath(path or default)
+        return os.path.abspath(os.fsdecode(raw) or default)
     except OSError as error:
         raise StorageError(error.errno or 0, f"the current directory cannot be found: {error.strerror}") from error
 
 
 def _tags(tags: Any) -> list[str]:
-    if isinstance(tags, str):
-        return [arguments.text(tags, "tags")]
     try:
-        return [arguments.text(tag, "tags") for tag in tags or ()]
+        listed = [tags] if isinstance(tags, str) else list(tags or ())
     except FOREIGN_ERRORS as error:
         raise UsageError(f"tags must be texts: {describe(error)}") from error
+    return [arguments.text(tag, "tags") for tag in listed]
 
 
 def _config(config: Any) -> dict[Any, Any]:
@@ -140,17 +138,18 @@ def _config(config: Any) -> dict[Any, Any]:
 def _settings(settings: Any, environment: Environment) -> WriterConfig:
     if settings is None:
         return environment.writer
-    if not isinstance(settings, WriterConfig):
+    if type(settings) is not WriterConfig:
         raise UsageError(f"settings must be a WriterConfig, not {shown(settings)}")
     return settings
 
 
-def _mode(resume: object) -> str:
-    if resume is None or isinstance(resume, bool):
+def _mode(resume: Any) -> str:
+    if resume is None or resume is True or resume is False:
         return "allow" if resume else "never"
-    if not isinstance(resume, str) or resume not in ("never", "allow", "must"):
-        raise UsageError(f'resume must be "never", "allow" or "must", not {shown(resume)}')
-    return resume
+    mode = arguments.text(resume, "resume")
+    if mode not in ("never", "allow", "must"):
+        raise UsageError(f'resume must be "never", "allow" or "must", not {shown(mode)}')
+    return mode
 
 
 def _start(

@@ -13,7 +13,7 @@ from eventlog import arrow, query, tail
 from eventlog import manifest as manifests
 from eventlog import names as naming
 from eventlog.blobs import BlobStore
-from eventlog.errors import UsageError
+from eventlog.errors import UsageError, shown
 from eventlog.fs import LOCAL, Fs
 from eventlog.manifest import Manifest
 from eventlog.resume import Earlier
@@ -300,12 +300,22 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     """Return the store in a directory, for reading. Nothing is created.
 
     Raises:
-        UsageError: there is no such directory.
+        UsageError: there is no such directory, or `path` is no path.
     """
-    root = os.path.abspath(os.fspath(path))
+    try:
+        root = os.path.abspath(os.fsdecode(path))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a store is the path of a directory, not {shown(path)}") from error
+    if not path:
+        raise UsageError("a store is the path of a directory: it is empty")
     if not os.path.isdir(root):
         raise UsageError(f"there is no store in {root}: the directory does not exist")
     return Store(root)
+
+
+def is_store(root: str) -> bool:
+    """Say whether a directory holds what a writer or a compactor makes first."""
+    return any(map(os.path.isdir, (naming.segments_dir(root), naming.snapshots_dir(root))))
 
 
 def _listed(value: str | Iterable[str] | None) -> list[str] | None:

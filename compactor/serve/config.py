@@ -49,6 +49,10 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"refusing to listen on {self.host} with an empty write token: everybody who reaches it could write; "
                 "give --write-token, or leave it out to have one made"
             )
+        if not self.host or not self.host.isprintable():
+            raise UsageError(f"host must be a name or an address, not {self.host!r}")
+        if not all(" " < character < "\x7f" for character in self.write_token):
+            raise UsageError("write_token must be ASCII without spaces, for a header, a cookie and an address hold it")
         if not 0 <= self.port < 1 << 16:
             raise UsageError("port must be 0 to 65535")
         if self.ui not in ("trackio", "none"):

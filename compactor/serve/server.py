@@ -22,7 +22,7 @@ from compactor.serve.hub import Hub
 from compactor.serve.telemetry import Telemetry
 from compactor.service import Service
 from eventlog import names
-from eventlog.errors import StorageError
+from eventlog.errors import StorageError, UsageError
 from eventlog.fs import LOCAL
 
 _GRACE_S = 5
@@ -64,11 +64,14 @@ def serve(
         on_ready: told the address once it is listened on.
 
     Raises:
+        UsageError: no host can have that name.
         StorageError: the address is taken, or the store cannot be created.
     """
     try:
         LOCAL.make_dirs(names.segments_dir(root))
         listening = _listen(config.host, config.port)
+    except UnicodeError as error:
+        raise UsageError(f"{config.host!r} is no name of a host: {error}") from error
     except OSError as error:
         raise StorageError(error.errno or 0, f"cannot serve {root} on {config.host}:{config.port}: {error}") from error
     hub = Hub(root, config)

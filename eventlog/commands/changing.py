@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from eventlog import mounts, schema
-from eventlog.commands.output import emit, json_option, store_argument
+from eventlog.commands.output import emit, json_option, open_existing, store_argument
 from eventlog.config import WriterConfig, read_environment
 from eventlog.errors import ConflictError, StorageError, UsageError
 from eventlog.present import clean
-from eventlog.store import Store, open_store
+from eventlog.store import Store
+from eventlog.values import printable
 from eventlog.writer import Writer
 
 _project_argument = click.argument("project")
@@ -37,6 +38,8 @@ def rename(store: str, project: str, run: str, name: str, *, as_json: bool) -> N
     """Give RUN another NAME."""
     if not name:
         raise UsageError("a run needs a name that is not empty")
+    if name != printable(name):
+        raise UsageError(f"a name must be text that UTF-8 can hold, not {name!r}")
     _change(store, project, run, "rename", {"name": name}, as_json=as_json)
 
 
@@ -61,7 +64,7 @@ def undelete(store: str, project: str, run: str, *, as_json: bool) -> None:
 
 
 def _change(store: str, project: str, run: str, action: str, values: dict[str, Any], *, as_json: bool) -> None:
-    opened = open_store(store)
+    opened = open_existing(store)
     run_id = _resolve(opened, project, run)
     mount = mounts.unsuitable_mount(opened.root)
     if mount is not None and read_environment().writer.network_mount != "allow":

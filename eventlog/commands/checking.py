@@ -10,9 +10,8 @@ import click
 import msgspec
 
 from eventlog import inspect as inspection
-from eventlog.commands.output import console, emit, json_option, show, store_argument
+from eventlog.commands.output import PathOf, console, emit, json_option, open_existing, show, store_argument
 from eventlog.present import clean, count
-from eventlog.store import open_store
 from eventlog.verify import verify as run_verify
 from eventlog.verify.report import Report
 
@@ -41,7 +40,7 @@ def verify(store: str, project: str | None, *, blobs: bool, as_json: bool) -> No
 
     It finds and never repairs. Nothing is written, and writers and a compactor may go on meanwhile.
     """
-    root = open_store(store).root
+    root = open_existing(store).root
     with _progress(quiet=as_json) as progress:
         report = run_verify(root, project, blobs=blobs, progress=progress)
     if as_json:
@@ -80,7 +79,7 @@ def _print(report: Report) -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(), metavar="FILE")
+@click.argument("file", type=PathOf(), metavar="FILE")
 @click.option("--limit", type=click.IntRange(0), default=100, show_default=True, help="Show at most so many entries.")
 @json_option
 def inspect(file: str, limit: int, *, as_json: bool) -> None:

@@ -8,12 +8,11 @@ from typing import Final
 import click
 
 from eventlog import names, spool
-from eventlog.commands.output import console, emit, json_option, only_project, store_argument
+from eventlog.commands.output import PathOf, console, emit, json_option, only_project, open_existing, store_argument
 from eventlog.errors import UsageError
 from eventlog.export import FORMATS, Exported
 from eventlog.export import export as run_export
 from eventlog.present import clean, count, size
-from eventlog.store import open_store
 
 _ALL: Final = "all"
 
@@ -22,9 +21,7 @@ _ALL: Final = "all"
 @store_argument
 @click.argument("project", required=False)
 @click.option("--format", "form", type=click.Choice(FORMATS), required=True, help="Of the files.")
-@click.option(
-    "--output", type=click.Path(), help="A file for one table, a directory for all; default from the project."
-)
+@click.option("--output", type=PathOf(), help="A file for one table, a directory for all; default from the project.")
 @click.option(
     "--table", type=click.Choice([*names.TABLES, _ALL]), default="metrics", show_default=True, help="What to export."
 )
@@ -47,10 +44,12 @@ def export(
     In JSON lines what was not logged is left out, NaN and infinities are the strings "NaN", "Infinity" and
     "-Infinity", and times are text with nanoseconds. In CSV they are nan, inf and -inf, and lists are JSON text.
     """
-    opened = open_store(store)
+    opened = open_existing(store)
     project = only_project(opened, project)
     tables = names.TABLES if table == _ALL else (table,)
     paths = {name: _path(output, project, name, form, several=table == _ALL) for name in tables}
+    if any(_is_inside(path, opened.root) for path in paths.values()):
+        raise UsageError(f"{opened.root} is the store itself: give --output another place")
     taken = [path for path in paths.values() if os.path.exists(path)]
     if taken and not force:
         raise UsageError(f"{taken[0]} is there already; --force replaces it")
@@ -84,13 +83,21 @@ def _path(output: str | None, project: str, table: str, form: str, *, several: b
     return os.path.join(output, name) if os.path.isdir(output) or output.endswith(os.sep) else output
 
 
+def _is_inside(path: str, directory: str) -> bool:
+    inner, outer = os.path.realpath(path), os.path.realpath(directory)
+    return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
+
+
 @click.command()
-@click.argument("source", type=click.Path(), metavar="SOURCE")
+@click.argument("source", type=PathOf(), metavar="SOURCE")
 @store_argument
 @json_option
 def ship(source: str, store: str, *, as_json: bool) -> None:
     """Copy what is sealed from the spool SOURCE to STORE. Safe to repeat, and to interrupt."""
-    shipped = spool.ship(open_store(source).root, os.path.abspath(store))
+    root, target = open_existing(source).root, os.path.abspath(store)
+    if _is_inside(target, root):
+        raise UsageError(f"{target} is in the spool itself: name the store that it stands in for")
+    shipped = spool.ship(root, target)
     if as_json:
         emit(shipped._asdict())
         return

@@ -11,9 +11,9 @@ import click
 import pyarrow as pa
 
 from eventlog import arrow, jsonl
-from eventlog.commands.output import emit_line, only_project, store_argument
+from eventlog.commands.output import Seconds, emit_line, only_project, open_existing, store_argument
 from eventlog.present import clean, number
-from eventlog.store import Since, Store, open_store
+from eventlog.store import Since, Store
 
 _TEXT_LENGTH: Final = 120
 _TABLES: Final = ("metrics", "system", "events")
@@ -33,12 +33,12 @@ class _Line(NamedTuple):
 @store_argument
 @click.argument("project", required=False)
 @click.option("--follow/--no-follow", default=None, help="Wait for more. Default: on a terminal only.")
-@click.option("--interval", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Seconds between looks.")
+@click.option("--interval", type=Seconds(0.05), default=1.0, show_default=True, help="Seconds between looks.")
 @click.option("--lines", type=click.IntRange(0), default=20, show_default=True, help="Begin with the last so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print each row as one line of JSON.")
 def tail(store: str, project: str | None, follow: bool | None, interval: float, lines: int, *, as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
     """Print the last rows of PROJECT, then what comes, until Ctrl-C."""
-    opened = open_store(store)
+    opened = open_existing(store)
     project = only_project(opened, project)
     waits = sys.stdout.isatty() if follow is None else follow
     try:

@@ -1,15 +1,15 @@
-"""The `eventlog` group: which command is in which module, and how errors become one line and an exit code."""
+"""The `eventlog` group: which command is in which module."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from eventlog import __version__
-from eventlog.errors import EventLogError
+from eventlog.commands.output import ErrorGroup
 
 _MODULES: Final = {
     "admin": "eventlog.commands.changing",
@@ -25,7 +25,7 @@ _MODULES: Final = {
 }
 
 
-class _Group(click.Group):
+class _Group(ErrorGroup):
     """Imports a command's module when the command is needed: `--version` costs no pyarrow."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -39,22 +39,6 @@ class _Group(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(_MODULES[cmd_name]), cmd_name)
         return command
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an error that it raised on purpose is one line on stderr and exit code 2."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            raise
-        except (EventLogError, OSError) as error:
-            click.echo(f"eventlog: {_one_line(error)}", err=True)
-            ctx.exit(2)
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -11,13 +11,58 @@ from rich.table import Table
 from rich.text import Text
 
 from eventlog import jsonl
-from eventlog.errors import UsageError
+from eventlog.errors import EventLogError, UsageError
 from eventlog.present import clean
-from eventlog.store import Store
+from eventlog.store import Store, is_store, open_store
 
 _PIPE_COLUMNS: Final = 10_000
+_LONGEST_WAIT_S: Final = 1e6
 
-store_argument = click.argument("store", type=click.Path(), metavar="STORE")
+
+class PathOf(click.Path):
+    """A path that some file can have: an empty one, as of a variable that is not set, is not the current directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what no file system takes."""
+        if value == "" or (isinstance(value, str) and "\0" in value):
+            self.fail(f"{value!r} is no path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds that a process can wait."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is no such number."""
+        seconds = super().convert(value, param, ctx)
+        if not seconds <= _LONGEST_WAIT_S:
+            self.fail(f"{value} is not in the range up to {_LONGEST_WAIT_S}", param, ctx)
+        return seconds
+
+
+class ErrorGroup(click.Group):
+    """A group of commands; an error that one raised on purpose is one line on stderr and exit code 2."""
+
+    program = "eventlog"
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (EventLogError, OSError) as error:
+            click.echo(clean(f"{self.program}: {_one_line(error)}"), err=True)
+            ctx.exit(2)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+store_argument = click.argument("store", type=PathOf(), metavar="STORE")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
@@ -47,10 +92,22 @@ def show(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in headers:
-        table.add_column(header, justify="right" if header in right else "left", overflow="fold")
+        table.add_column(Text(clean(header)), justify="right" if header in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(clean(cell)) for cell in row))
     console().print(table)
+
+
+def open_existing(path: str) -> Store:
+    """Return the store that a command was told to work on.
+
+    Raises:
+        UsageError: there is no such directory, or it holds no store.
+    """
+    store = open_store(path)
+    if not is_store(store.root):
+        raise UsageError(f"{store.root} is no store: it has neither segments nor snapshots; was another one meant?")
+    return store
 
 
 def only_project(store: Store, project: str | None) -> str:
