@@ -24,6 +24,10 @@ def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
+async def _ready(_: Request) -> Response:
+    return _json({})
+
+
 async def _requests(request: Request) -> Response:
     return _json(request.app.state.journal.requests(int(request.query_params.get("since", "0"))))
 
@@ -72,6 +76,7 @@ async def _not_served(_: Request, error: HTTPException) -> Response:
 
 
 _CONTROL_ROUTES = [
+    Route(CONTROL + "ready", _ready, methods=["GET"]),
     Route(CONTROL + "requests", _requests, methods=["GET"]),
     Route(CONTROL + "faults", _faults, methods=["GET", "POST", "DELETE"]),
     Route(CONTROL + "settings", _settings, methods=["POST"]),

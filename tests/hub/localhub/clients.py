@@ -26,7 +26,7 @@ def fresh_client() -> None:
 
 
 @contextlib.contextmanager
-def isolated_client(home: str, hub_listens: Callable[[], bool]) -> Iterator[None]:
+def isolated_client(home: str, hub_answers: Callable[[], bool]) -> Iterator[None]:
     """Let the client of this process keep its caches in a directory, and wait 10 ms where it would wait for seconds.
 
     Only what it waits between tries is changed: how often, after what and how it tries again is its own. While the Hub
@@ -38,7 +38,7 @@ def isolated_client(home: str, hub_listens: Callable[[], bool]) -> Iterator[None
     def sleep(seconds: float) -> None:
         time.sleep(_WAIT_SECONDS)
         until = time.monotonic() + seconds
-        while not hub_listens() and time.monotonic() < until:
+        while not hub_answers() and time.monotonic() < until:
             time.sleep(_WAIT_SECONDS)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -26,13 +26,12 @@ def hub_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
 @pytest.fixture
 def hub(hub_process: LocalHub, tmp_path: Path) -> Iterator[LocalHub]:
     """Return a Hub that knows nothing yet but its owner, with this process's client ready for it."""
-    if hub_process.process.poll() is not None:
-        hub_process.restart()
+    hub_process.revive()
     hub_process.clear_faults()
     hub_process.load("new")
     home = tmp_path / "client-of-the-hub"
     home.mkdir()
-    with isolated_client(str(home), hub_process.listens):
+    with isolated_client(str(home), hub_process.answers):
         yield hub_process
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -102,15 +103,20 @@ class LocalHub:
             self.process.send_signal(signal.SIGKILL)
         self._reap()
 
-    def listens(self) -> bool:
-        """Tell whether the Hub takes connections."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-            return True
-        return False
+    def answers(self) -> bool:
+        """Tell whether the Hub answers; one that is being killed may still take connections."""
+        try:
+            return self.control.get("/-/ready").status_code == 200
+        except httpx.TransportError:
+            return False
 
-    def await_death(self) -> None:
-        """Wait until a fault has killed the Hub."""
-        self._reap()
+    def revive(self) -> None:
+        """Start the Hub again if it is dead or dying, and return when it answers."""
+        while not self.answers():
+            if self.process.poll() is not None:
+                self._reap()
+                self.start()
+            time.sleep(0.01)
 
     def _reap(self) -> None:
         self.process.wait(60)

@@ -63,9 +63,7 @@ def revived(hub: LocalHub) -> Iterator[None]:
 
     def revive() -> None:
         while not ended.wait(0.01):
-            if hub.process.poll() is not None:
-                hub.await_death()
-                hub.start()
+            hub.revive()
 
     thread = threading.Thread(target=revive)
     thread.start()
@@ -74,9 +72,7 @@ def revived(hub: LocalHub) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        if hub.process.poll() is not None:
-            hub.await_death()
-            hub.start()
+        hub.revive()
 
 
 def sweep_faults(
