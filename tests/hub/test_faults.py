@@ -131,6 +131,8 @@ def test_a_stale_listing_is_some_writes_behind_and_the_next_is_not(hub: LocalHub
         assert paths(hub, bucket) == ["a", "b"]
     with hub.faulty("stale-listing", route=TREE, behind=99):
         assert paths(hub, bucket) == []
+    with hub.faulty("slow", route=TREE):
+        assert paths(hub, bucket) == ["b", "c"]
     assert paths(hub, bucket) == ["b", "c"]
 
 
