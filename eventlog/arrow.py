@@ -180,6 +180,11 @@ def from_numpy(
     return pa.Array.from_buffers(kind, len(values), [bitmap, pa.py_buffer(np.ascontiguousarray(values))])
 
 
+def to_numpy(array: pa.Array) -> np.ndarray[Any, Any]:
+    """Return the numbers of an array without nulls as a numpy array over the same memory; likewise without pandas."""
+    return np.from_dlpack(array)
+
+
 def from_bools(values: np.ndarray[Any, Any]) -> pa.Array:
     """Return an array over a numpy array of bools, likewise."""
     return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(np.packbits(values, bitorder="little"))])

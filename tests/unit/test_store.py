@@ -460,3 +460,19 @@ def answers(store: Store) -> list[str]:
 
 def text(table: pa.Table) -> str:
     return repr({name: str(table[name].combine_chunks().to_pylist()) for name in table.schema.names if name != "_time"})
+
+
+_READ_CURVE = """
+import sys
+from eventlog.store import open_store
+curve = open_store(sys.argv[1]).curve("p", "run", "x")
+print(curve.num_rows, "pandas" in sys.modules)
+"""
+
+
+def test_a_fresh_process_reads_a_curve_of_a_snapshot_without_importing_pandas(root: str):
+    with start(root) as run:
+        run.log({"x": 1.0})
+    fold(LOCAL, root, PROJECT, CompactorConfig())
+    done = subprocess.run([sys.executable, "-c", _READ_CURVE, root], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("1 False\n", 0), done.stderr

@@ -9,21 +9,27 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
-from compactor import compact
+from compactor import compact, stage, work
 from compactor import fold as folding
 from compactor.commit import Change, commit
 from compactor.config import CompactorConfig
 from compactor.plan import Merge
-from eventlog import WriterConfig, names
+from eventlog import WriterConfig, names, schema
 from eventlog import manifest as manifests
+from eventlog.columns import Batch, Decoder
 from eventlog.fs import LOCAL
+from eventlog.gather import Block
+from eventlog.manifest import Watermark
 from eventlog.run import Run, RunInfo
 
 PROJECT: Final = "bench"
 METRICS: Final = ("loss", "grad_norm", "accuracy", "entropy", "lr", "epoch", "loss_scale", "tokens_per_s")
 RUNS: Final = 20
+_START_NS: Final = 1_750_000_000_000_000_000
+_BULK_ROWS: Final = 1_000_000
 KINDS: Final = ("noisy", "half_constant")
 
 
@@ -49,7 +55,7 @@ class Clock:
 
     def __init__(self, seed: int) -> None:
         """Start at a fixed moment."""
-        self._now = 1_750_000_000_000_000_000
+        self._now = _START_NS
         self._jitter = np.random.default_rng(seed).integers(0, 5_000_000, 4096).tolist()
         self._index = 0
 
@@ -153,6 +159,50 @@ def snapshot(cache: str, kind: str, records: int, times: int = 1) -> str:
         drop_superseded(unfinished)
         os.rename(unfinished, final)
     return final
+
+
+def bulk(cache: str, runs: int, rows: int) -> str:
+    """Return a store that holds only a snapshot, merged as the service would have; made when it is not there.
+
+    Its rows never were in segments: they are folded from memory, so that a billion points take a minute.
+
+    Args:
+        cache: where it is kept.
+        runs: how many.
+        rows: of each run; 8 metrics a row.
+    """
+    final, unfinished, there = _made(cache, f"bulk-{runs}x{rows}")
+    if not there:
+        os.makedirs(names.project_segments_dir(unfinished, PROJECT))
+        at_once = max(_BULK_ROWS // rows, 1)
+        for first in range(0, runs, at_once):
+            _fold_bulk(unfinished, range(first, min(first + at_once, runs)), rows)
+            work.merge_all(LOCAL, unfinished, PROJECT, CompactorConfig())
+        drop_superseded(unfinished)
+        os.rename(unfinished, final)
+    return final
+
+
+def _fold_bulk(root: str, runs: range, rows: int) -> None:
+    batch = Batch()
+    marks: dict[str, Watermark] = {}
+    for index in runs:
+        run_id, writer_id = names.new_id(), names.new_id()
+        decoder = Decoder(writer_id, batch)
+        decoder.start_segment({})
+        start = schema.RunStart(time_ns=_START_NS + index, run_id=run_id, project=PROJECT, name=f"run-{index:05d}")
+        decoder.add_record(msgspec.structs.replace(start, config={"seed": index, "lr": 3e-4}), 1)
+        decoder.finish()
+        rng = np.random.default_rng(index)
+        times = _START_NS + np.cumsum(rng.integers(50_000_000, 55_000_000, rows))
+        values = rng.standard_normal((rows, len(METRICS)), np.float32).astype(np.float64)
+        seq = np.arange(2, rows + 2)
+        batch.add_block("metrics", Block(run_id, None, writer_id, METRICS, seq, times, np.arange(rows), None, values))
+        marks[writer_id] = Watermark(seq=rows + 1, segno=1, records=rows + 1, done=True)
+    parent, _ = manifests.load_newest(LOCAL, root, PROJECT)
+    staged = stage.stage_batch(LOCAL, root, PROJECT, batch, parent.version + 1)
+    before = dict.fromkeys(marks, Watermark())
+    commit(LOCAL, root, PROJECT, Change(action="fold", added=staged, before=before, after=marks))
 
 
 @contextlib.contextmanager
