@@ -1,0 +1,1 @@
+"""What goes between a store and a bucket of the Hugging Face Hub."""
