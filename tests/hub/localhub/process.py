@@ -25,7 +25,7 @@ from localhub.state import OWNER_TOKEN
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, HfFileSystem
 
-_FOREIGN = ("HF_", "HUGGING", "HUGGINGFACE", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_FOREIGN = ("hf_", "hugging", "http_proxy", "https_proxy", "all_proxy", "no_proxy")  # in lower case
 
 
 def free_port() -> int:
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 def client_environment(url: str, home: Path, token: str = OWNER_TOKEN, **more: str) -> dict[str, str]:
     """Return the environment for a process whose client knows this Hub and nothing of the machine's owner."""
-    kept = {name: value for name, value in os.environ.items() if not name.lower().startswith(_lower(_FOREIGN))}
+    kept = {name: value for name, value in os.environ.items() if not name.lower().startswith(_FOREIGN)}
     mine = {
         "HF_ENDPOINT": url,
         "HF_TOKEN": token,
@@ -51,10 +51,6 @@ def client_environment(url: str, home: Path, token: str = OWNER_TOKEN, **more: s
         "NO_PROXY": "127.0.0.1",
     }
     return {**kept, **mine, **more}
-
-
-def _lower(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name.lower() for name in names)
 
 
 class LocalHub:

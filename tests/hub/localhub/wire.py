@@ -6,7 +6,6 @@ import asyncio
 import functools
 import socket
 import struct
-from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -170,7 +169,7 @@ class Wire:
             await reply.send(send)
         return 0 if scope["method"] == "HEAD" else len(reply.body)
 
-    async def _drip(self, send: Send, reply: Reply, fault: Any) -> None:
+    async def _drip(self, send: Send, reply: Reply, fault: Fault) -> None:
         await send(reply.start)
         for at in range(0, len(reply.body), fault.piece):
             await send({"type": "http.response.body", "body": reply.body[at : at + fault.piece], "more_body": True})
