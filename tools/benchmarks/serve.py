@@ -65,10 +65,10 @@ def _medians(results: list[dict[str, float]]) -> dict[str, float]:
 class Client:
     """A poller with one connection that is kept, as a browser's is."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout_s: float = 120) -> None:
         """Connect."""
         address = urlsplit(url)
-        self._connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=120)
+        self._connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=timeout_s)
 
     def call(self, name: str, **kwargs: Any) -> bytes:
         """Return the body of an answer; anything but 200 is an error."""

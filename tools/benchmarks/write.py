@@ -67,7 +67,7 @@ def _subject(cache: str, subject: str) -> Iterator[tuple[Callable[[Any, int], An
     """Yield how to log, how to finish, and the directory that is written to."""
     root = tempfile.mkdtemp(prefix="write-", dir=cache)
     try:
-        log, finish = _eventlog(root) if subject == "eventlog" else _limit(root)
+        log, finish = _eventlog(root) if subject == "eventlog" else bare_loop(root, values=8)
         yield log, finish, root
     finally:
         shutil.rmtree(root)
@@ -80,12 +80,12 @@ def _eventlog(root: str) -> tuple[Callable[[Any, int], Any], Callable[[], None]]
     return run.log, run.finish
 
 
-def _limit(root: str) -> tuple[Callable[[Any, int], Any], Callable[[], None]]:
-    """Return the bare loop: encode the same record with packed values, checksum it, one write(2)."""
+def bare_loop(root: str, values: int) -> tuple[Callable[[Any, int], Any], Callable[[], None]]:
+    """Return the limit: encode the same record with so many packed values, checksum it, one write(2)."""
     from eventlog.schema import Log, encode
 
     fd = os.open(os.path.join(root, "bare"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    pack, header = struct.Struct("<8d").pack, struct.Struct("<II").pack
+    pack, header = struct.Struct(f"<{values}d").pack, struct.Struct("<II").pack
     write, crc32, time_ns = os.write, zlib.crc32, time.time_ns
 
     def log(data: dict[str, float], step: int) -> None:
