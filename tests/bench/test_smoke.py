@@ -91,3 +91,85 @@ def test_serve_polls_both_servers_on_the_same_data(tmp_path):
     assert document["eventlog"]["rows_a_run"] == document["trackio"]["rows_a_run"] == 200
     for key in ("unchanged_ms", "changed_ms"):
         assert document["trackio_to_eventlog"][key] == document["trackio"][key] / document["eventlog"][key]
+
+
+def report_of(tmp_path, name, document):
+    """Return the report of what a benchmark found; its chart is only described, as this environment cannot draw it."""
+    kept = tmp_path / "cache" / "report-quick"
+    kept.mkdir(parents=True)
+    facts = {"options": ["--these"], "seconds": 1, "date": "some day", "commit": "some commit"}
+    (kept / f"{name}.json").write_text(json.dumps({**document, "report": facts}), encoding="utf-8")
+    code = (
+        "import json, sys, charts, bench\n"
+        "def draw(panels, path, footer):\n"
+        "    with open(path, 'w') as file: json.dump([panel.series for panel in panels], file)\n"
+        "charts.draw = draw\n"
+        "bench.main(['report', '--quick', '--only', sys.argv[1], '--dir', sys.argv[2], '--output', sys.argv[3]])\n"
+    )
+    output = tmp_path / "BENCHMARKS.md"
+    command = [sys.executable, "-c", code, name, str(tmp_path / "cache"), str(output)]
+    subprocess.run(command, check=True, cwd=BENCH.parent, timeout=200)
+    text = output.read_text(encoding="utf-8")
+    assert f"`tools/bench {name} --these` at some commit, some day" in text
+    assert f"![{name}](docs/benchmarks/{name}.png)" in text
+    assert json.loads((tmp_path / "docs" / "benchmarks" / f"{name}.png").read_text(encoding="utf-8"))
+    return text
+
+
+def test_peers_reads_back_every_point_that_each_subject_logged(tmp_path):
+    options = ["--peers", "eventlog", "--records", "300", "--repeat", "1"]
+    document = json.loads(bench(tmp_path, "peers", "--json", *options))
+    check_machine(document)
+    assert list(document["found"]) == ["30", "300"]
+    for records, results in document["found"].items():
+        assert set(results) == {"limit", "eventlog"}
+        for figures in results.values():
+            assert figures["points"] == figures["present"] == int(records) * 10
+            assert figures["lost"] == figures["wrong"] == figures["doubled"] == figures["strange"] == 0
+            log = figures["log_us"]
+            assert 0 < log["p50"] <= log["p99"] <= log["p99_9"] <= log["max"]
+            assert figures["bytes_per_point"] > 8
+            assert figures["rss_mib"] >= figures["rss_before_mib"] > 0
+            assert figures["process_s"] * 1e3 > figures["start_ms"] > 0
+    assert list((tmp_path / "cache").iterdir()) == []
+    text = report_of(tmp_path, "peers", document)
+    assert "| eventlog | 300 |" in text
+    assert "Every subject's points were all read back by another process." in text
+
+
+def test_what_a_subject_did_not_keep_is_counted(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH.parent))
+    import workload
+
+    workload.prepare(tmp_path / "workload.json")
+    work = workload.Workload(tmp_path / "workload.json", 1500)
+    assert len(set(work.rows)) == 1500
+    points = [
+        (run, step, name, value)
+        for run in "ab"
+        for step, row in enumerate(work.rows)
+        for name, value in zip(work.names, row, strict=True)
+    ]
+    none = {"points": 30_000, "present": 30_000, "lost": 0, "wrong": 0, "doubled": 0, "strange": 0}
+    assert work.judge(points, ["a", "b"]) == none
+    run, step, name, value = points[40]
+    changed = [*points[1:40], (run, step, name, value * 1.01), *points[41:], points[-1], ("c", 0, name, 1.0)]
+    expected = {**none, "present": 29_999, "lost": 1, "wrong": 1, "doubled": 1, "strange": 1}
+    assert work.judge(changed, ["a", "b"]) == expected
+
+
+def test_a_crowd_loses_nothing_and_is_polled_meanwhile(tmp_path):
+    options = ["--peers", "eventlog", "--records", "20", "--repeat", "1"]
+    document = json.loads(bench(tmp_path, "crowd", "--json", *options))
+    check_machine(document)
+    assert [(case["processes"], case["records"]) for case in document["found"]] == [(8, 20), (32, 20), (8, 200)]
+    for case in document["found"]:
+        figures = case["ways"]["eventlog"]
+        assert figures["points"] == case["processes"] * case["records"] * 10
+        assert figures["lost"] == figures["wrong"] == figures["doubled"] == figures["strange"] == 0
+        assert figures["finished"] == case["processes"]
+        assert figures["errors"] == figures["poll_errors"] == 0
+        assert not figures["cut"]
+    assert document["found"][-1]["ways"]["eventlog"]["polls"] > 0
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert "| 0 of 16,000 |" in report_of(tmp_path, "crowd", document)

@@ -92,12 +92,16 @@ def write_report(
     """
     names = [name for name in _BENCHMARKS if not only or name in only]
     found = report.collect(_cache(cache), names, quick=quick, again=again)
+    if not found:
+        raise click.ClickException("every benchmark failed, and nothing is written")
     path = os.path.abspath(output or os.path.join(_ROOT, "BENCHMARKS.md"))
     try:
         report.write(path, found, _BENCHMARKS, quick=quick)
     except environments.UnavailableError as error:
         raise click.ClickException(f"no chart is drawn: matplotlib is {error}") from error
     print(path)
+    if len(found) < len(names):
+        raise click.ClickException(f"failed, and not in the report: {', '.join(sorted(set(names) - set(found)))}")
 
 
 for _name, _module in _BENCHMARKS.items():

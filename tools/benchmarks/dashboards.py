@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from http.client import HTTPException
 from typing import Any, Final, Self
 
 import environments
+import watched
 import workload
 from serve import Client
 
@@ -42,15 +44,23 @@ class Dashboard:
         self.url = ""
 
     def __enter__(self) -> Self:
-        """Start the server."""
+        """Start the server.
+
+        Raises:
+            watched.FailedError: it did not start.
+        """
+        self._said = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             self._command,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._said,
             env=self._variables,
             start_new_session=True,
         )
         line = self._process.stdout.readline() if self._process.stdout else b""
+        if not line:
+            self.__exit__()
+            raise watched.FailedError(f"no server: {watched.last_lines(self._said)}")
         self.url = json.loads(line)["url"]
         return self
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import Any, Final
 
 import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
@@ -31,14 +32,21 @@ def _bars(axes: Any, panel: dict[str, Any]) -> None:
     for label in axes.get_yticklabels():
         label.set_fontweight("bold" if label.get_text().startswith(_OURS) else "normal")
     axes.invert_yaxis()
+    axes.margins(x=0.12)
     if panel["log"]:
         axes.set_xscale("log")
+        axes.set_xlim(left=10 ** math.floor(math.log10(min(known_of(panel)) * 0.9)))
     else:
         axes.set_xlim(left=0)
-    axes.margins(x=0.12)
     axes.set_xlabel(panel["unit"])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="x", alpha=0.3)
+
+
+def known_of(panel: dict[str, Any]) -> list[float]:
+    """Return the figures that there are."""
+    return [value for values in panel["series"].values() for value in values if value is not None]
 
 
 def _lines(axes: Any, panel: dict[str, Any]) -> None:
@@ -51,6 +59,7 @@ def _lines(axes: Any, panel: dict[str, Any]) -> None:
         axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(panel["across"])
     axes.set_ylabel(panel["unit"])
     axes.grid(alpha=0.3)
@@ -72,7 +81,7 @@ def _height(panel: dict[str, Any]) -> float:
 def main() -> None:
     """Read the panels from standard input, and write a PNG to the path that is given."""
     document = json.load(sys.stdin)
-    panels = [panel for panel in document["panels"] if panel["labels"]]
+    panels = [panel for panel in document["panels"] if known_of(panel)]
     heights = [_height(panel) for panel in panels]
     figure, found = plt.subplots(
         len(panels), 1, figsize=(_WIDTH, sum(heights) + 0.3), height_ratios=heights, squeeze=False, layout="constrained"

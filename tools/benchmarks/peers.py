@@ -259,32 +259,17 @@ def panels(found: dict[str, Any]) -> list[Panel]:
     good = {name: result for name, result in _best(found).items() if "log_us" in result}
     names = list(good)
     latency = {text: [good[name]["log_us"][key] for name in names] for key, text in _PERCENTILES.items()}
+
+    def one(title: str, key: str, unit: str, *, log: bool = True) -> Panel:
+        figures: list[float | None] = [good[name][key] for name in names]
+        return Panel(title=title, unit=unit, labels=names, series={"": figures}, log=log)
+
     return [
         Panel(title="What a training waits for in log()", unit="µs, less is better", labels=names, series=latency),
-        Panel(
-            title="Steps a second until durable",
-            unit="steps/s, more is better",
-            labels=names,
-            series={"": [good[n]["events_per_s"] for n in names]},
-        ),
-        Panel(
-            title="On disk after finish",
-            unit="bytes a point, less is better",
-            labels=names,
-            series={"": [good[n]["bytes_per_point"] for n in names]},
-        ),
-        Panel(
-            title="Peak memory, helpers included",
-            unit="MiB, less is better",
-            labels=names,
-            series={"": [good[n]["rss_mib"] for n in names]},
-        ),
-        Panel(
-            title="Import, init and the first log()",
-            unit="ms, less is better",
-            labels=names,
-            series={"": [good[n]["start_ms"] for n in names]},
-        ),
+        one("Steps a second until durable", "events_per_s", "steps/s, more is better"),
+        one("On disk after finish", "bytes_per_point", "bytes a point, less is better", log=False),
+        one("Peak memory, helpers included", "rss_mib", "MiB, less is better", log=False),
+        one("Import, init and the first log()", "start_ms", "ms, less is better"),
     ]
 
 

@@ -6,6 +6,7 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -44,7 +45,7 @@ def plan(*, quick: bool) -> dict[str, list[str]]:
 
 
 def collect(cache: str, names: list[str], *, quick: bool, again: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Return what each benchmark found, now or, where it is kept, before."""
+    """Return what each benchmark found, now or, where it is kept, before; one that fails is left out."""
     kept = os.path.join(cache, "report-quick" if quick else "report")
     os.makedirs(kept, exist_ok=True)
     found = {}
@@ -54,16 +55,22 @@ def collect(cache: str, names: list[str], *, quick: bool, again: tuple[str, ...]
             _measure(name, path, cache, plan(quick=quick)[name])
         else:
             print(f"report: {name} is kept in {path}", file=sys.stderr, flush=True)
-        with open(path, encoding="utf-8") as file:
-            found[name] = json.load(file)
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                found[name] = json.load(file)
     return found
 
 
 def _measure(name: str, path: str, cache: str, options: list[str]) -> None:
     print(f"report: {name} {' '.join(options)}", file=sys.stderr, flush=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
     began = time.monotonic()
     command = [sys.executable, _BENCH, name, "--json", "--dir", cache, *options]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        print(f"report: {name} failed with {done.returncode}", file=sys.stderr, flush=True)
+        return
     facts = {"options": options, "seconds": round(time.monotonic() - began), "date": _now(), "commit": _commit()}
     with open(f"{path}.part", "w", encoding="utf-8") as file:
         json.dump({**json.loads(done.stdout), "report": facts}, file, indent=1)

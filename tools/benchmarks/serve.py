@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import stores
+from charts import Panel
 
 DEFAULT_RECORDS: Final = 625_000
 WRITERS: Final = 32
@@ -185,3 +186,13 @@ def table(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     ratio = found["long_to_short"]
     yield "10x longer runs, changed", f"{ratio['changed_ms']:.2f}x", ""
     yield "10x longer runs, nothing changed", f"{ratio['unchanged_ms']:.2f}x", ""
+
+
+def panels(found: dict[str, Any]) -> list[Panel]:
+    """Return what `--plot` draws."""
+    subjects = {"eventlog": "eventlog", "eventlog_short_runs": "eventlog, a tenth of the rows", "trackio": "trackio"}
+    kinds = {"first_ms": "first", "unchanged_ms": "nothing changed", "changed_ms": "every run changed"}
+    series = {text: [found[subject][key] for subject in subjects] for key, text in kinds.items()}
+    return [
+        Panel(title="A poll of the dashboard", unit="ms, less is better", labels=[*subjects.values()], series=series)
+    ]

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import Final
+from typing import IO, Final
 
 _LOOK_S: Final = 0.05
 _LINES: Final = 3
-_SEEN: Final = 3
+_SEEN: Final = 10
 
 
 class FailedError(Exception):
@@ -20,7 +20,7 @@ class FailedError(Exception):
 
 
 class Helpers:
-    """The processes that a process has started, as far as they lived long enough to be seen more than once."""
+    """The processes that a process has started, as far as they lived for half a second."""
 
     def __init__(self) -> None:
         """Know none."""
@@ -66,10 +66,14 @@ def run(command: list[str], environment: dict[str, str], limit_s: float) -> int:
         finally:
             end(process, helpers)
         if process.returncode:
-            said.seek(0)
-            lines = said.read().decode(errors="replace").strip().splitlines()
-            raise FailedError(" / ".join(lines[-_LINES:]) or f"ended with {process.returncode}")
+            raise FailedError(last_lines(said) or f"ended with {process.returncode}")
     return helpers.peak_bytes()
+
+
+def last_lines(said: IO[bytes]) -> str:
+    """Return the end of what a process has said into a file, for people."""
+    said.seek(0)
+    return " / ".join(said.read().decode(errors="replace").strip().splitlines()[-_LINES:])
 
 
 def end(process: subprocess.Popen[bytes], helpers: Helpers) -> None:

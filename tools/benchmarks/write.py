@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import fresh
+from charts import Panel
 
 DEFAULT_RECORDS: Final = 1_000_000
 _WARM_UP: Final = 2_000
@@ -190,4 +191,25 @@ def table(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("peak memory MiB", f"{whole['peak_rss_mib']:.0f}", f"{bare['peak_rss_mib']:.0f}"),
         ("import ms (the limit: msgspec)", f"{imports['eventlog']['ms']:.0f}", f"{imports['msgspec']['ms']:.0f}"),
         ("import MiB", f"{imports['eventlog']['rss_mib']:.1f}", f"{imports['msgspec']['rss_mib']:.1f}"),
+    ]
+
+
+def panels(found: dict[str, Any]) -> list[Panel]:
+    """Return what `--plot` draws."""
+    log, whole = found["log_us"], found["through_finish"]
+    keys, subjects = list(log["limit"]), ["limit", "eventlog"]
+    return [
+        Panel(
+            title="log(), beside the bare loop",
+            unit="µs, less is better",
+            labels=subjects,
+            series={key.replace("_", "."): [log[subject][key] for subject in subjects] for key in keys},
+        ),
+        Panel(
+            title="Events a second through finish",
+            unit="events/s, more is better",
+            labels=subjects,
+            series={"": [whole[subject]["events_per_s"] for subject in subjects]},
+            log=False,
+        ),
     ]
