@@ -118,7 +118,7 @@ def reading(found: dict[str, Any]) -> list[str]:
         title = f"{case['processes']} processes, {case['records']:,} steps"
         for ours, theirs in pairs:
             if ours in case["ways"] and theirs in case["ways"]:
-                said.append(f"{title}: {theirs}, times {ours}: {_compared(case['ways'][ours], case['ways'][theirs])}.")
+                said.append(f"{title}, {theirs} beside {ours}: {_compared(case['ways'][ours], case['ways'][theirs])}.")
         said += [
             f"{title}: {name} lost {figures['lost']:,} of {figures['points']:,} points"
             + (
@@ -141,7 +141,7 @@ def _compared(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
         "poll p99": (theirs["poll_ms"].get("p99"), ours["poll_ms"].get("p99")),
     }
     known = {text: value / base for text, (value, base) in ratios.items() if value is not None and base}
-    ahead = sorted((text for text in known if known[text] < 1), key=known.__getitem__)
-    rest = [text for text in known if text not in ahead]
-    words = [f"ahead of us in {text} ({known[text]:.2f})" for text in ahead]
-    return ", ".join([*words, *(f"{text} {known[text]:.2f}" for text in rest)])
+    ahead = [f"{text} {ratio:.2f}x" for text, ratio in known.items() if ratio < 1]
+    behind = [f"{text} {ratio:.2f}x" for text, ratio in known.items() if ratio >= 1]
+    parts = [f"{word} in {', '.join(each)}" for word, each in (("ahead", ahead), ("behind", behind)) if each]
+    return "; ".join(parts)

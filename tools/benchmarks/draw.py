@@ -75,7 +75,7 @@ def _short(value: float) -> str:
 def _height(panel: dict[str, Any]) -> float:
     if panel["kind"] == "lines":
         return 3.6
-    return 1.1 + len(panel["labels"]) * max(0.26, 0.155 * len(panel["series"]))
+    return 1.3 + len(panel["labels"]) * max(0.26, 0.155 * len(panel["series"]))
 
 
 def main() -> None:
@@ -88,13 +88,13 @@ def main() -> None:
     )
     for axes, panel in zip(found[:, 0], panels, strict=True):
         {"bars": _bars, "lines": _lines}[panel["kind"]](axes, panel)
-        axes.set_title(panel["title"], loc="left", fontsize=10, fontweight="bold")
+        several = [name for name in panel["series"] if name]
+        axes.set_title(panel["title"], loc="left", fontsize=10, fontweight="bold", pad=22 if several else 6)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-        if [name for name in panel["series"] if name]:
-            axes.legend(
-                fontsize=8, frameon=False, ncols=min(len(panel["series"]), 4), loc="lower right", bbox_to_anchor=(1, 1)
-            )
+        if several:
+            columns = min(len(several), 4)
+            axes.legend(fontsize=8, frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(-0.01, 0.99))
     figure.supxlabel(document["footer"], fontsize=7, color="#555555")
     figure.savefig(sys.argv[1], dpi=110)
 

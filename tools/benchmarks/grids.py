@@ -21,14 +21,15 @@ class Grid:
         """Print it for people."""
         table = Table(title=self.title)
         for index, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if index else "left")
+            table.add_column(column, justify="right" if index and len(self.columns) > 2 else "left")
         for row in self.rows:
             table.add_row(*row)
         Console().print(table)
 
     def markdown(self) -> str:
         """Return it as Markdown."""
-        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
+        figures = "---:" if len(self.columns) > 2 else "---"
+        lines = [self.columns, ["---", *[figures] * (len(self.columns) - 1)], *self.rows]
         body = "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
         return f"**{_plain(self.title)}**\n\n{body}\n"
 

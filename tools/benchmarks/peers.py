@@ -186,7 +186,15 @@ def tables(found: dict[str, Any]) -> Iterator[Grid]:
 
 
 def _costs(good: dict[str, dict[str, Any]]) -> Grid:
-    columns = ["", "peak memory MiB", "of it helpers", "start-up ms", "finish s", "points lost", "points changed"]
+    columns = [
+        "",
+        "peak memory MiB",
+        "of it its helpers, each at its peak",
+        "start-up ms",
+        "finish s",
+        "points lost",
+        "points changed",
+    ]
     rows = [
         [
             name,

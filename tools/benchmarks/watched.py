@@ -12,7 +12,6 @@ from typing import IO, Final
 
 _LOOK_S: Final = 0.05
 _LINES: Final = 3
-_SEEN: Final = 10
 
 
 class FailedError(Exception):
@@ -20,22 +19,29 @@ class FailedError(Exception):
 
 
 class Helpers:
-    """The processes that a process has started, as far as they lived for half a second."""
+    """The programs that a process has started.
+
+    What has only been forked, or is about to become another program, shows the memory of its parent, where it is
+    counted already: it is told by its command line, which is the parent's.
+    """
 
     def __init__(self) -> None:
         """Know none."""
-        self._peaks: dict[tuple[int, int], list[int]] = {}
+        self._peaks: dict[tuple[int, int], int] = {}
 
     def look(self, pid: int) -> None:
         """See who is there, and how much memory each has had at most."""
+        own = _lines_of(pid, "cmdline")
         for child in descendants(pid):
             born = _born(child)
             if born is not None:
-                self._peaks.setdefault((child, born), []).append(_peak_bytes(child))
+                forked = _lines_of(child, "cmdline") == own
+                known = self._peaks.get((child, born), 0)
+                self._peaks[child, born] = known if forked else max(known, _peak_bytes(child))
 
     def peak_bytes(self) -> int:
-        """Return the peaks added up; one that has only just been forked still shows the memory of its parent."""
-        return sum(peaks[-1] for peaks in self._peaks.values() if len(peaks) >= _SEEN)
+        """Return the peaks added up."""
+        return sum(self._peaks.values())
 
     def kill(self) -> None:
         """End those that are still there; a number that another process has by now is left alone."""
