@@ -201,8 +201,12 @@ def _stat(columns: dict[str, list[Any]], index: int) -> Stat:
 
 
 def merge_tables(tables: Iterable[pa.Table]) -> pa.Table:
-    """Return tables of parts as one with one row a run; only rows of runs that are in several are decoded."""
-    largest_first = sorted(tables, key=lambda table: -int(table.num_rows))
+    """Return tables of parts as one with one row a run; only rows of runs that are in several are decoded.
+
+    So are those of files from before the plain columns, which have the parts alone.
+    """
+    whole = (table if table.schema.names == PARTS.names else parts_to_table(table_to_parts(table)) for table in tables)
+    largest_first = sorted(whole, key=lambda table: -int(table.num_rows))
     return functools.reduce(_merge_two, largest_first) if largest_first else pa.Table.from_batches([], PARTS)
 
 
@@ -225,8 +229,10 @@ def add_parts(table: pa.Table, parts: Iterable[RunPart]) -> pa.Table:
 
 
 def agree(table: pa.Table, parts: Iterable[RunPart]) -> bool:
-    """Say whether the plain columns of a table of parts tell what its parts tell."""
+    """Say whether the plain columns of a table of parts, if it has any, tell what its parts tell."""
     columns = [field.name for field in _PLAIN]
+    if not set(columns) & set(table.schema.names):
+        return True
     expected = parts_to_table(parts).select(columns)
     return table.schema.names == PARTS.names and bool(table.select(columns).equals(expected))
 
