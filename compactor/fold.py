@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Callable, Collection
 from typing import NamedTuple
@@ -110,6 +111,10 @@ def gather(
     left = config.batch_bytes
     more = False
     missing_before_ns = now_ns - int(config.missing_grace_s * 1e9)
+
+    def is_dead(path: str) -> bool:
+        return _is_dead(fs, path, now_ns - int(config.grace_s * 1e9))
+
     for writer_id in tail.writers(fs, root, parent.project) if writers is None else sorted(writers):
         mark = parent.writers.get(writer_id, Watermark())
         if mark.done:
@@ -119,7 +124,7 @@ def gather(
             break
         reader = tail.WriterReader(fs, root, parent.project, writer_id, mark, batch)
         try:
-            found = reader.read(left, missing_before_ns=missing_before_ns)
+            found = reader.read(left, missing_before_ns=missing_before_ns, is_dead=is_dead)
         except NewerFormatError as error:
             # One writer of a newer release must not stop the others; it is folded after an upgrade.
             refused[writer_id] = str(error)
@@ -139,6 +144,20 @@ def gather(
     damages = [d for d in damages if _name(d) not in known]
     change = Change(action="fold", before=before, after=after, gaps=[*gaps, *late.left], filled=late.filled)
     return _Gathered(batch, change, damages, more, refused)
+
+
+def _is_dead(fs: Fs, path: str, before_ns: int) -> bool:
+    """Say whether the writer of an open segment is gone: long silent, and nobody holds its lock.
+
+    A writer that is only stopped holds its lock. Where the file system has no locks, silence decides; a writer that
+    goes on after all is read on, see `Watermark.ended_bytes`.
+    """
+    directory, name = os.path.split(path)
+    silent = any(entry.name == name and entry.mtime_ns <= before_ns for entry in fs.entries(directory))
+    try:
+        return silent and not fs.is_locked(path)
+    except FileNotFoundError:
+        return False
 
 
 def _name(damage: tail.Damaged) -> str:

@@ -75,10 +75,13 @@ def _fill(fs: Fs, gap: Gap, arrived: list[tuple[Header, str]], batch: Batch, lat
     left: list[Gap] = []
     for header, path in arrived:
         decoder.start_segment({})
-        for item in segment.items(fs.read(path), header):
+        for item in segment.items(fs.read(path), header, final=path.endswith(".seg")):
             if isinstance(item, Damage):
                 continue
-            if decoder.add_structural_record(item.record) or not expected <= item.seq <= gap.last_seq:
+            if item.structural:
+                decoder.add_structural(item.record)
+                continue
+            if not expected <= item.seq <= gap.last_seq:
                 continue
             if item.seq > expected:
                 left.append(msgspec.structs.replace(gap, first_seq=expected, last_seq=item.seq - 1))

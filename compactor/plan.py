@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from compactor.config import CompactorConfig
 from compactor.grouping import share_files
-from compactor.survey import SegmentFile, Survey
+from compactor.survey import SegmentFile, Survey, unreadable_segments
 from eventlog import names, segment
 from eventlog.manifest import DataFile, Manifest, Watermark
 
@@ -48,9 +48,11 @@ def plan(survey: Survey, manifest: Manifest, config: CompactorConfig) -> Plan:
 def plan_fold(survey: Survey, manifest: Manifest) -> tuple[PendingWriter, ...]:
     """Return the writers that have bytes after their watermarks."""
     found: list[PendingWriter] = []
+    unreadable = unreadable_segments(manifest)
     for writer_id, segments in survey.writers.items():
         mark = manifest.writers.get(writer_id, Watermark())
-        pending = 0 if mark.done else pending_bytes(segments, mark)
+        readable = [item for item in segments if (writer_id, item.segno, item.size_bytes) not in unreadable]
+        pending = 0 if mark.done else pending_bytes(readable, mark)
         if pending:
             found.append(PendingWriter(writer_id, pending))
     return tuple(found)
@@ -60,7 +62,7 @@ def pending_bytes(segments: list[SegmentFile], mark: Watermark) -> int:
     """Return how many bytes a writer's segments have after its watermark."""
     pending = 0
     for item in segments:
-        if item.segno == mark.segno:
+        if item.segno == mark.segno and item.size_bytes > mark.settled_bytes:
             pending += max(item.size_bytes - max(mark.offset, segment.HEADER_BYTES), 0)
         elif item.segno > mark.segno:
             pending += max(item.size_bytes - segment.HEADER_BYTES, 0)

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from compactor.config import CompactorConfig
-from compactor.survey import Survey
-from eventlog import names
+from compactor.survey import SegmentFile, Survey, unreadable_segments
+from eventlog import names, segment
 from eventlog.manifest import Manifest, Watermark
 
 
@@ -71,10 +71,18 @@ def _segments(
     settled = [manifest for manifest in kept if manifest.created_ns <= now_ns - int(config.grace_s * 1e9)]
     if not settled:
         return sealed, abandoned
+    unreadable = unreadable_segments(settled[-1])
     for writer_id, segments in survey.writers.items():
         mark = settled[-1].writers.get(writer_id, Watermark())
         for item in segments:
-            folded = item.segno < mark.segno or (item.segno == mark.segno and mark.offset >= item.size_bytes)
-            if folded and item.mtime_ns <= now_ns - retention_ns:
+            if _is_settled(writer_id, item, mark, unreadable) and item.mtime_ns <= now_ns - retention_ns:
                 (sealed if item.sealed else abandoned).append(item.path)
     return sealed, abandoned
+
+
+def _is_settled(writer_id: str, item: SegmentFile, mark: Watermark, unreadable: set[tuple[str, int, int]]) -> bool:
+    """Say whether all that a segment holds is in the snapshot or the quarantine, or was never a record."""
+    if item.segno == mark.segno:
+        return mark.settled_bytes >= item.size_bytes
+    never_begun = not item.sealed and item.size_bytes < segment.HEADER_BYTES
+    return item.segno < mark.segno or never_begun or (writer_id, item.segno, item.size_bytes) in unreadable

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from eventlog import names, tail
 from eventlog.fs import Entry, Fs
+from eventlog.manifest import Manifest
 
 
 class SegmentFile(NamedTuple):
@@ -75,3 +76,14 @@ def segments_of(fs: Fs, root: str, project: str, writer_id: str) -> list[Segment
             path = os.path.join(directory, entry.name)
             segments.append(SegmentFile(parsed[0], parsed[1], path, entry.size_bytes, entry.mtime_ns))
     return segments
+
+
+def unreadable_segments(manifest: Manifest) -> set[tuple[str, int, int]]:
+    """Return (writer_id, segno, size in bytes) of the segments that were set aside whole: nothing waits in them."""
+    found: set[tuple[str, int, int]] = set()
+    for item in manifest.quarantined:
+        directory, _, name = item.source.rpartition("/")
+        parsed = names.parse_segment_name(name)
+        if parsed is not None and item.offset == 0:
+            found.add((os.path.basename(directory), parsed[0], item.size_bytes))
+    return found

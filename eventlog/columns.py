@@ -103,28 +103,17 @@ class Decoder:
         self.shapes = shapes
         self.last_seal = None
 
-    def add_structural(self, payload: bytes) -> bool:
-        """Take in a structural frame; say whether it announced a shape for the first time."""
-        record = schema.decode(payload)
-        known = self._announced(record)
-        self.add_structural_record(record)
-        return isinstance(record, schema.Shape) and not known
-
-    def _announced(self, record: schema.AnyRecord) -> bool:
-        if not isinstance(record, schema.Shape):
-            return False
-        known = self.shapes.get(record.shape)
-        return known is not None and known.names == record.names
-
-    def add_structural_record(self, record: schema.AnyRecord) -> bool:
-        """Take in a record if it is structural, and say whether it is."""
+    def add_structural(self, record: schema.AnyRecord) -> bool:
+        """Take in what a structural frame holds; say whether it announced a shape for the first time."""
         if isinstance(record, schema.Seal):
             self.last_seal = record
         if not isinstance(record, schema.Shape):
-            return isinstance(record, schema.STRUCTURAL)
-        if not self._announced(record):
-            self._by_number.clear()
-            self.shapes[record.shape] = record
+            return False
+        known = self.shapes.get(record.shape)
+        if known is not None and (known.run_id, known.rank, known.names) == (record.run_id, record.rank, record.names):
+            return False
+        self._by_number.clear()
+        self.shapes[record.shape] = record
         return True
 
     def add(self, data: bytes, stretch: Stretch, first_seq: int) -> None:

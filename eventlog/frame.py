@@ -36,7 +36,7 @@ class Outcome(enum.Enum):
     """What stands at an offset."""
 
     COMPLETE = "complete"
-    INCOMPLETE = "incomplete"
+    INCOMPLETE = "the frame goes on beyond the end"
     BAD_BODY = "the body does not match its checksum"
     BAD_HEADER = "the header does not match its checksum"
 

@@ -207,6 +207,8 @@ class LocalFs:
 
 
 def _read_up_to(file: IO[bytes], size: int) -> bytes:
+    # Asked for more than there is, the interpreter would set that much memory aside first.
+    size = min(size, max(os.fstat(file.fileno()).st_size - file.tell(), 0))
     parts: list[bytes] = []
     while size > 0:
         part = file.read(size)

@@ -68,7 +68,7 @@ def _segment(path: str, data: bytes, limit: int) -> Inspected:
     entries: list[dict[str, Any]] = []
     seqs: list[int] = []
     left_out, end, damage = 0, segment.HEADER_BYTES, 0
-    for part in segment.walk(data, segment.HEADER_BYTES, 0):
+    for part in segment.walk(data, segment.HEADER_BYTES, 0, final=path.endswith(".seg")):
         entry = _entry(data, part, header.first_seq if header else 1)
         if not isinstance(part, Damage) or not part.at_end:
             end = part.end

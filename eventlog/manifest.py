@@ -28,6 +28,8 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
         dropped: how many the writer said it could not keep.
         duplicates: how many were met a second time and left out.
         done: the writer sealed its last segment and will not write again.
+        ended_bytes: the size that the open segment `segno` had when it was found that its writer is gone, and that
+            nothing after `offset` can be read; unset while it may go on. When the file is larger, it went on.
     """
 
     seq: int = 0
@@ -38,6 +40,12 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int = 0
     duplicates: int = 0
     done: bool = False
+    ended_bytes: int | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def settled_bytes(self) -> int:
+        """How many bytes of the segment `segno` need not be looked at again, unless it goes on."""
+        return self.offset if self.ended_bytes is msgspec.UNSET else max(self.offset, self.ended_bytes)
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):

@@ -77,6 +77,6 @@ def _records(root: str, project: str, fs: Fs) -> Iterator[tuple[schema.AnyRecord
             shapes: dict[int, str] = {}
             for item in segment.items(data, header):
                 if isinstance(item, segment.Item):
-                    if isinstance(item.record, schema.Shape):
+                    if item.structural and isinstance(item.record, schema.Shape):
                         shapes[item.record.shape] = item.record.run_id
                     yield item.record, shapes

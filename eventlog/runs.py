@@ -121,7 +121,8 @@ class RunPart(msgspec.Struct):
         fields = msgspec.to_builtins(record)
         names = record.__struct_fields__
         facts = dict(zip(names, fields[1:], strict=True)) if isinstance(fields, list) else fields
-        start = (at, {k: facts[k] for k in START_FACTS})
+        # The record's own time may be beyond 64 bits; what fits is the moment's.
+        start = (at, {k: facts[k] for k in START_FACTS} | {"time_ns": at.time_ns})
         if self.start is None or at < self.start[0]:
             self.start = start
         if record.mode == "fork":

@@ -7,12 +7,19 @@ as a msgpack array in the order below, after the kind's number; new fields are o
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Union
+from typing import Annotated, Any, Final, Union
 
 import msgspec
+from msgspec import Meta
+
+from eventlog import nesting
 
 Plain = Any
 """What msgpack holds: None, bool, int, float, str, bytes, list, dict with string keys."""
+Int64 = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+"""What fits a column of whole numbers."""
+Count = Annotated[int, Meta(ge=0, le=1 << 40)]
+"""So many that the sum of all that one store can hold still fits 64 bits."""
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, tag_field="kind"):
@@ -64,8 +71,8 @@ class SegmentStart(Record, frozen=True, tag=4):
 class Seal(Record, frozen=True, tag=5):
     """Structural: the last frame of a sealed segment."""
 
-    records: int
-    next_seq: int
+    records: Count
+    next_seq: Int64
     final: bool
 
 
@@ -83,7 +90,7 @@ class RunStart(Record, frozen=True, tag=6):
     user: str = ""
     pid: int = 0
     rank: int | None = None
-    world_size: int | None = None
+    world_size: Int64 | None = None
     argv: list[str] = []
     git: dict[str, str] = {}
     versions: dict[str, str] = {}
@@ -185,7 +192,7 @@ class Dropped(Record, frozen=True, tag=16):
 
     time_ns: int
     run_id: str
-    count: int
+    count: Count
     reason: str
     since_ns: int
 
@@ -196,7 +203,7 @@ class RunEnd(Record, frozen=True, tag=17):
     time_ns: int
     run_id: str
     status: str
-    exit_code: int
+    exit_code: Int64
 
 
 class Receipt(Record, frozen=True, tag=18):
@@ -303,13 +310,17 @@ def kind_number(kind: type[Record]) -> int:
 def decode(payload: bytes | memoryview) -> AnyRecord:
     """Return the record that a payload holds; total, so nothing that a writer wrote is ever lost.
 
-    A kind that this release does not know, fields that do not fit, and bytes that are no msgpack at all
-    come back as `Unknown`, which tables carry along.
+    A kind that this release does not know, fields that do not fit, nesting that is too deep to be written as JSON,
+    and bytes that are no msgpack at all come back as `Unknown`, which tables carry along.
     """
     try:
         record: AnyRecord = _decode_known(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_unknown(payload)
+    if isinstance(record, Shape) and len(set(record.names)) < len(record.names):
+        return _decode_unknown(payload)
+    if nesting.may_be_deep(payload) and nesting.is_deep(msgspec.structs.astuple(record)):
+        return Unknown("unknown:nested_too_deeply", bytes(payload))
     return record
 
 
@@ -318,6 +329,8 @@ def _decode_unknown(payload: bytes | memoryview) -> Unknown:
         value = _decode_any(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Unknown("unknown:undecodable", bytes(payload))
+    if nesting.may_be_deep(payload) and nesting.is_deep(value):
+        return Unknown("unknown:nested_too_deeply", bytes(payload))
     if isinstance(value, list) and value and isinstance(value[0], int | str):
         return Unknown(f"unknown:{value[0]}", value[1:])
     return Unknown("unknown:unkeyed", value)

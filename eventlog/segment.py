@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAGIC: Final = b"\x89EVLOG\r\n"
 VERSION: Final = 1
 HEADER_BYTES: Final = 64
+MAX_FIRST_SEQ: Final = 1 << 62
 
 _HEADER: Final = struct.Struct("<8sHHIQq26s2xI")
 
@@ -76,13 +77,22 @@ def parse_header(data: bytes, path: str) -> Header:
     """
     if len(data) < HEADER_BYTES:
         raise DataError(path, len(data), "the header is incomplete")
-    magic, version, _, segno, first_seq, created_ns, writer_id, crc = _HEADER.unpack_from(data)
+    magic, version, _, segno, first_seq, created_ns, raw_id, crc = _HEADER.unpack_from(data)
     if magic != MAGIC or zlib.crc32(data[: HEADER_BYTES - 4]) != crc:
         raise DataError(path, 0, "the header does not match its checksum")
     if version != VERSION:
         message = f"segment format version {version} is not supported, only {VERSION}: upgrade eventlog"
         raise NewerFormatError(path, 8, message)
-    return Header(writer_id.decode("ascii"), segno, first_seq, created_ns)
+    header = Header(raw_id.decode("ascii", "replace"), segno, first_seq, created_ns)
+    if not _is_possible(header):
+        raise DataError(path, 0, "the header says what no writer writes")
+    return header
+
+
+def _is_possible(header: Header) -> bool:
+    """Say whether a writer can have written this: numbers that fit their columns, and an id of the form of ids."""
+    in_range = 1 <= header.first_seq <= MAX_FIRST_SEQ and -(1 << 63) <= header.created_ns < 1 << 63
+    return in_range and names.is_writer_id(header.writer_id)
 
 
 def recover_header(data: bytes) -> Header | None:
@@ -93,11 +103,18 @@ def recover_header(data: bytes) -> Header | None:
     record = schema.decode(frame.payload(data, HEADER_BYTES, end))
     if not isinstance(record, schema.SegmentStart):
         return None
-    return Header(record.writer_id, record.segno, record.first_seq, record.created_ns)
+    header = Header(record.writer_id, record.segno, record.first_seq, record.created_ns)
+    return header if _is_possible(header) else None
 
 
 def walk(
-    data: bytes, offset: int, expected_seq: int, *, at_eof: bool = True, extend: Extend | None = None
+    data: bytes,
+    offset: int,
+    expected_seq: int,
+    *,
+    at_eof: bool = True,
+    final: bool = False,
+    extend: Extend | None = None,
 ) -> Iterator[Stretch | Damage]:
     """Yield the good frames from `offset` on in order, and the damage between them.
 
@@ -111,6 +128,8 @@ def walk(
         expected_seq: the seq, relative to the segment, that the next record should have.
         at_eof: `data` reaches to the end of the file. When it does not, damage at the end of the window is
             not yielded: it has to be looked at again with more of the file.
+        final: nothing will be appended any more, so a frame that goes on beyond the end never becomes complete: it
+            is damage, and what stands behind it is searched for.
         extend: makes stretches longer than one frame.
     """
     size = len(data)
@@ -124,7 +143,7 @@ def walk(
             offset = stretch.end
             expected_seq = max(expected_seq, stretch.seq + (0 if found.structural else stretch.count))
             continue
-        if found.outcome is Outcome.INCOMPLETE:
+        if found.outcome is Outcome.INCOMPLETE and not (final and at_eof):
             return
         search_from = found.end if found.outcome is Outcome.BAD_BODY else offset + 1
         good = frame.resync(data, search_from, expected_seq)
@@ -136,26 +155,74 @@ def walk(
         offset = good
 
 
+def is_torn(rest: bytes) -> bool:
+    """Say whether the bytes after the last good frame are what a kill or a power loss leaves of the last append.
+
+    That is the beginning of one frame, or nothing but zeros; anything else was damaged.
+    """
+    return not rest.strip(b"\0") or frame.parse(rest, 0).outcome is Outcome.INCOMPLETE
+
+
+def promised(rest: bytes, expected_seq: int) -> int:
+    """Return the seq after the last record whose frame has an intact header in bytes that hold no good frame.
+
+    The frames of these records are damaged, so the records are known to be lost.
+
+    Args:
+        rest: the bytes after the last good frame.
+        expected_seq: the seq, relative to the segment, that the next record should have had.
+    """
+    offset, following = 0, expected_seq
+    while (found := frame.parse(rest, offset)).outcome is Outcome.BAD_BODY:
+        if following <= found.seq <= following + len(rest) // frame.HEADER_BYTES:
+            following = found.seq + (0 if found.structural else 1)
+        offset = found.end
+    return following
+
+
+def contradiction(record: schema.AnyRecord, part: Stretch | Item, header: Header) -> str | None:
+    """Say what is wrong with a good structural frame; None when a writer can have written it.
+
+    From such a frame nothing is concluded: a seal that promises what its own frame denies would make a gap of
+    records that were never logged.
+    """
+    if isinstance(record, schema.Seal):
+        seq = part.seq - header.first_seq if isinstance(part, Item) else part.seq
+        if (record.records, record.next_seq) != (seq, header.first_seq + seq):
+            return "the seal does not say where its segment ends"
+    elif not isinstance(record, (*schema.STRUCTURAL, schema.Unknown)):
+        return f"a structural frame holds a {schema.kind_of(record)} record"
+    return None
+
+
 class Item(NamedTuple):
-    """One record of a segment; `seq` is the writer's, or that of the next record for a structural one."""
+    """One record of a segment.
+
+    Attributes:
+        seq: the writer's, or that of the next record for a structural one.
+        offset, end: of its frame.
+        record: what it holds.
+        structural: whether the frame says that it takes no seq, whatever it holds.
+    """
 
     seq: int
     offset: int
     end: int
     record: schema.AnyRecord
+    structural: bool
 
 
-def items(data: bytes, header: Header) -> Iterator[Item | Damage]:
+def items(data: bytes, header: Header, *, final: bool = False) -> Iterator[Item | Damage]:
     """Yield every record of a segment one by one, structural ones too, and the damage between them.
 
-    The plain, slow way to read, without numpy: the independent check on the fast one.
+    The plain, slow way to read, without numpy: the independent check on the fast one. `final` as for `walk`.
     """
-    for part in walk(data, HEADER_BYTES, 0):
+    for part in walk(data, HEADER_BYTES, 0, final=final):
         if isinstance(part, Damage):
             yield part
             continue
         record = schema.decode(frame.payload(data, part.offset, part.end))
-        yield Item(header.first_seq + part.seq, part.offset, part.end, record)
+        yield Item(header.first_seq + part.seq, part.offset, part.end, record, part.structural)
 
 
 class SegmentFile:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
+
+import msgspec
 
 from eventlog import frame, names, schema, segment
 from eventlog import stretch as fast
+from eventlog.announced import load_shapes
 from eventlog.columns import Batch, Decoder
-from eventlog.errors import DataError, NewerFormatError
 from eventlog.fs import Fs
+from eventlog.listing import Source, sources
 from eventlog.manifest import Gap, Watermark
 from eventlog.segment import Damage, Header, Stretch
 
@@ -46,13 +50,9 @@ class Found(NamedTuple):
     more: bool
 
 
-class _Source(NamedTuple):
-    """A segment that has to be read."""
-
-    segno: int
-    sealed: bool
-    file: segment.SegmentFile
-    header: Header
+def _never(path: str) -> bool:
+    del path
+    return False
 
 
 class WriterReader:
@@ -84,13 +84,21 @@ class WriterReader:
         self._offset = watermark.offset
         self._shape_offset = watermark.shape_offset
         self._done = watermark.done
+        self._ended_bytes = watermark.ended_bytes or 0
+        self._is_dead: Callable[[str], bool] = _never
+        self._window_at = 0
         self._bytes_left = 0
         self._last_seq = NO_LIMIT
         self._limited = self._stopped = False
         self.used_bytes = 0
 
     def read(
-        self, budget_bytes: int = NO_LIMIT, *, missing_before_ns: int = 1 << 62, last_seq: int = NO_LIMIT
+        self,
+        budget_bytes: int = NO_LIMIT,
+        *,
+        missing_before_ns: int = 1 << 62,
+        last_seq: int = NO_LIMIT,
+        is_dead: Callable[[str], bool] = _never,
     ) -> Found:
         """Read at most about `budget_bytes` of frames.
 
@@ -99,6 +107,9 @@ class WriterReader:
             missing_before_ns: a missing segment counts as lost when the next one was created before this;
                 else the read stops there, for it may still arrive.
             last_seq: leave out what comes after it, as if it were not there yet.
+            is_dead: asked about the path of an open segment that does not end with a good frame; True when its
+                writer is gone. Then that is its end, and what is damaged there is lost. Should it go on after all,
+                nothing is passed over: it is read on from its last good frame.
 
         Raises:
             NewerFormatError: a segment is of a newer format.
@@ -107,17 +118,9 @@ class WriterReader:
         self._bytes_left = budget_bytes
         self._limited = budget_bytes < NO_LIMIT
         self._last_seq = last_seq
+        self._is_dead = is_dead
         self._stopped = False
-        more = False
-        for source in self._sources():
-            late = source.header.first_seq > self._expected and source.segno != self._segno
-            if late and source.header.created_ns >= missing_before_ns and self._reason == MISSING:
-                break
-            if source.header.first_seq > last_seq:
-                break
-            if self._bytes_left <= 0 or not self._read_segment(source):
-                more = True
-                break
+        more = self._read_sources(missing_before_ns)
         self._decoder.finish()
         mark = Watermark(
             seq=self._expected - 1,
@@ -128,77 +131,72 @@ class WriterReader:
             dropped=self._mark.dropped + self._batch.dropped - self._dropped_before,
             duplicates=self._mark.duplicates + self._duplicates,
             done=self._done,
+            ended_bytes=self._ended_bytes or msgspec.UNSET,
         )
         return Found(mark, self._gaps, self._damages, more)
 
-    def _sources(self) -> list[_Source]:
-        listed: dict[int, bool] = {}
-        # A listing is no snapshot: a segment that is sealed meanwhile can be missing under both its names, once.
-        for _ in range(2):
-            for entry in self._fs.entries(self._directory):
-                parsed = names.parse_segment_name(entry.name)
-                if parsed is not None and parsed[0] >= self._mark.segno and not entry.is_dir:
-                    listed[parsed[0]] = listed.get(parsed[0], False) or parsed[1]
-            if listed and len(listed) == max(listed) - (self._mark.segno or 1) + 1:
+    def _read_sources(self, missing_before_ns: int) -> bool:
+        """Read the segments in order; say whether the budget ran out before their end."""
+        for source in sources(self._fs, self._directory, self._writer_id, self._mark.segno):
+            if source.header is None:
+                self._pass_over(source)
+                continue
+            first_seq = source.header.first_seq
+            if source.segno > self._segno + 1:
+                self._reason = MISSING
+            late = first_seq > self._expected and source.segno != self._segno
+            if late and source.header.created_ns >= missing_before_ns and self._reason == MISSING:
                 break
-        return [source for segno in sorted(listed) if (source := self._source(segno, sealed=listed[segno]))]
+            if first_seq > self._last_seq:
+                break
+            if self._bytes_left <= 0 or not self._read_segment(source, source.header):
+                return True
+        return False
 
-    def _source(self, segno: int, *, sealed: bool) -> _Source | None:
-        file = segment.SegmentFile(self._fs, self._directory, segno, sealed=sealed)
+    def _pass_over(self, source: Source) -> None:
+        """Set a segment aside whole that cannot be read, unless its writer may only be about to begin it."""
         try:
-            start = file.read(0, segment.HEADER_BYTES)
-            header = self._header(file, start, segno)
+            size = source.file.size()
         except FileNotFoundError:
-            return None
-        if header is None:
-            if sealed or len(start) >= segment.HEADER_BYTES:
-                reason = "neither copy of the segment's header is intact"
-                self._set_aside(file.path, segno, 0, max(len(start), 1), reason)
-            return None
-        return _Source(segno, sealed, file, header)
-
-    def _header(self, file: segment.SegmentFile, start: bytes, segno: int) -> Header | None:
-        try:
-            header = segment.parse_header(start, file.path)
-        except NewerFormatError:
-            raise
-        except DataError:
-            recovered = segment.recover_header(file.read(0, _PROBE_BYTES))
-            if recovered is None:
-                return None
-            if segno > self._mark.segno or self._mark.offset == 0:
-                reason = "the header does not match its checksum"
-                self._set_aside(file.path, segno, 0, segment.HEADER_BYTES, reason)
-            header = recovered
-        if header.writer_id != self._writer_id or header.segno != segno:
-            reason = f"is segment {header.segno} of {header.writer_id}"
-            self._set_aside(file.path, segno, 0, segment.HEADER_BYTES, reason)
-            return None
-        return header
+            return
+        begun = source.sealed or size >= segment.HEADER_BYTES
+        if begun and (source.ended or self._is_dead(source.file.path)):
+            self._set_aside(source.file.path, source.segno, 0, size, source.reason)
 
     def _set_aside(self, path: str, segno: int, offset: int, size: int, reason: str) -> None:
         self._damages.append(Damaged(self._writer_id, segno, path, offset, size, reason))
 
-    def _read_segment(self, source: _Source) -> bool:
+    def _read_segment(self, source: Source, header: Header) -> bool:
         """Read a segment as far as it and the budget go; say whether it was read to its present end."""
         resumed = source.segno == self._segno and self._offset >= segment.HEADER_BYTES
         offset = self._offset if resumed else segment.HEADER_BYTES
         shape_offset = self._shape_offset if resumed else 0
-        if resumed and source.file.size() <= offset:
+        if resumed and source.file.size() <= max(offset, self._ended_bytes):
             return True
+        if not resumed:
+            self._ended_bytes = 0
+            if source.reason:
+                self._set_aside(source.file.path, source.segno, 0, segment.HEADER_BYTES, source.reason)
         self._decoder.start_segment(load_shapes(source.file, shape_offset))
         self._segno, self._offset, self._shape_offset = source.segno, offset, shape_offset
+        final = source.ended
         window = min(WINDOW_BYTES, max(self._bytes_left, _PROBE_BYTES))
         while True:
             data = source.file.read(self._offset, window)
-            at_eof = len(data) < window
-            used = self._read_window(data, source, at_eof=at_eof)
+            at_eof = len(data) < window or self._offset + len(data) >= source.file.size()
+            used = self._read_window(data, source, header, at_eof=at_eof, final=final)
+            if used:
+                self._ended_bytes = 0
             self._bytes_left -= used
             self.used_bytes += used
             if self._stopped:
                 return True
-            if at_eof:
+            if at_eof and (final or used == len(data) or not self._is_dead(source.file.path)):
                 break
+            if at_eof:
+                # What stood there when its writer was still thought to live is not all: look again, to the end.
+                final = True
+                continue
             if self._limited and len(self._batch.events) >= _EVENTS_AT_ONCE:
                 # Events take much more memory than their frames.
                 self._bytes_left = 0
@@ -206,15 +204,15 @@ class WriterReader:
                 return False
             if not used:
                 window *= 2
-        self._end_segment(source)
+        self._end_segment(source, header, final=final)
         return True
 
-    def _read_window(self, data: bytes, source: _Source, *, at_eof: bool) -> int:
+    def _read_window(self, data: bytes, source: Source, header: Header, *, at_eof: bool, final: bool) -> int:
         """Take in the frames of a window that starts at `self._offset`; return how many bytes they took."""
-        start = self._offset
+        start = self._window_at = self._offset
         used = 0
-        expected = max(self._expected - source.header.first_seq, 0)
-        for part in segment.walk(data, 0, expected, at_eof=at_eof, extend=fast.extend):
+        expected = max(self._expected - header.first_seq, 0)
+        for part in segment.walk(data, 0, expected, at_eof=at_eof, final=final, extend=fast.extend):
             if isinstance(part, Damage):
                 if part.at_end:
                     break
@@ -222,15 +220,13 @@ class WriterReader:
                 at = start + part.offset
                 self._set_aside(source.file.path, source.segno, at, part.end - part.offset, part.reason)
             elif part.structural:
-                payload = data[part.offset + frame.HEADER_BYTES : part.end]
-                if self._decoder.add_structural(payload):
-                    self._shape_offset = start + part.offset
+                self._take_structural(data, part, source, header)
             else:
-                allowed = self._last_seq - source.header.first_seq - part.seq + 1
+                allowed = self._last_seq - header.first_seq - part.seq + 1
                 self._stopped = part.count > allowed
                 taken = part._replace(count=max(allowed, 0)) if self._stopped else part
                 if taken.count:
-                    self._take(data, taken, source.header.first_seq)
+                    self._take(data, taken, header.first_seq)
                 used = taken.end
                 self._offset = start + used
                 if self._stopped:
@@ -243,11 +239,8 @@ class WriterReader:
     def _take(self, data: bytes, part: Stretch, first_seq: int) -> None:
         seq = first_seq + part.seq
         if seq > self._expected:
-            self._gaps.append(
-                Gap(writer_id=self._writer_id, first_seq=self._expected, last_seq=seq - 1, reason=self._reason)
-            )
+            self._miss(seq, self._reason)
             self._reason = MISSING
-            self._expected = seq
         seen = min(self._expected - seq, part.count)
         if seen:
             self._duplicates += seen
@@ -259,63 +252,50 @@ class WriterReader:
             self._records += part.count
             self._expected += part.count
 
-    def _end_segment(self, source: _Source) -> None:
+    def _take_structural(self, data: bytes, part: Stretch, source: Source, header: Header) -> None:
+        """Take in a structural frame; what only looks like one is set aside, and nothing is concluded from it."""
+        record = schema.decode(data[part.offset + frame.HEADER_BYTES : part.end])
+        at = self._window_at + part.offset
+        reason = segment.contradiction(record, part, header)
+        if reason is not None:
+            self._set_aside(source.file.path, source.segno, at, part.end - part.offset, reason)
+        elif self._decoder.add_structural(record):
+            self._shape_offset = at
+
+    def _end_segment(self, source: Source, header: Header, *, final: bool) -> None:
         """At the end of the bytes: an open segment may go on, a sealed one must have ended with its seal."""
         seal = self._decoder.last_seal
         if seal is not None:
-            if seal.next_seq > self._expected:
-                reason = self._reason
-                self._gaps.append(
-                    Gap(writer_id=self._writer_id, first_seq=self._expected, last_seq=seal.next_seq - 1, reason=reason)
-                )
-                self._expected = seal.next_seq
+            self._miss(seal.next_seq, self._reason)
             self._reason = MISSING
             self._done = self._done or seal.final
+        size = source.file.size()
+        if final and size > self._offset:
+            self._end_in_damage(source, header, size)
+        elif source.sealed and seal is None:
+            self._reason = "a sealed segment ends without a seal"
+            self._set_aside(source.file.path, source.segno, size, 0, self._reason)
+
+    def _end_in_damage(self, source: Source, header: Header, size: int) -> None:
+        """Settle what stands after the last good frame of a segment that does not go on."""
+        rest = source.file.read(self._offset)
+        if source.sealed or not segment.is_torn(rest):
+            name = "a sealed segment" if source.sealed else "a segment that nobody appends to"
+            self._reason = f"{name} ends in damage"
+            self._set_aside(source.file.path, source.segno, self._offset, size - self._offset, self._reason)
+            expected = max(self._expected - header.first_seq, 0)
+            self._miss(header.first_seq + segment.promised(rest, expected), self._reason)
         if source.sealed:
-            size = source.file.size()
-            if size > self._offset:
-                reason = "a sealed segment ends in damage"
-                self._set_aside(source.file.path, source.segno, self._offset, size - self._offset, reason)
-                self._reason = reason
-                self._offset = size
+            self._offset = size
+        else:
+            self._ended_bytes = size
 
-
-def load_shapes(file: segment.SegmentFile, shape_offset: int) -> dict[int, schema.Shape]:
-    """Return the shapes that a segment announced up to and at `shape_offset`, following the chain of announcements.
-
-    When a link of the chain is damaged, the segment is read from its start instead.
-    """
-    shapes: dict[int, schema.Shape] = {}
-    offset = shape_offset
-    while offset:
-        data = file.read(offset, _PROBE_BYTES)
-        found = frame.parse(data, 0)
-        if found.outcome is frame.Outcome.INCOMPLETE:
-            needed = int.from_bytes(data[6:10], "little") & frame.MAX_PAYLOAD_BYTES
-            data = file.read(offset, needed + frame.HEADER_BYTES)
-            found = frame.parse(data, 0)
-        if found.outcome is not frame.Outcome.COMPLETE:
-            return _scan_shapes(file, shape_offset)
-        record = schema.decode(data[frame.HEADER_BYTES : found.end])
-        if not isinstance(record, schema.Shape):
-            return _scan_shapes(file, shape_offset)
-        shapes.setdefault(record.shape, record)
-        offset = record.previous_offset
-    return shapes
-
-
-def _scan_shapes(file: segment.SegmentFile, shape_offset: int) -> dict[int, schema.Shape]:
-    shapes: dict[int, schema.Shape] = {}
-    data = file.read()
-    for part in segment.walk(data, segment.HEADER_BYTES, 0):
-        if isinstance(part, Damage) or not part.structural:
-            continue
-        if part.offset > shape_offset:
-            break
-        record = schema.decode(data[part.offset + frame.HEADER_BYTES : part.end])
-        if isinstance(record, schema.Shape):
-            shapes[record.shape] = record
-    return shapes
+    def _miss(self, next_seq: int, reason: str) -> None:
+        """Note that everything before `next_seq` that was not read is missing."""
+        if next_seq > self._expected:
+            gap = Gap(writer_id=self._writer_id, first_seq=self._expected, last_seq=next_seq - 1, reason=reason)
+            self._gaps.append(gap)
+            self._expected = next_seq
 
 
 def writers(fs: Fs, root: str, project: str) -> list[str]:

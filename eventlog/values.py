@@ -196,9 +196,13 @@ def _tag_floats(value: Any) -> Any:
     if isinstance(value, float):
         return value if value - value == 0.0 else {"_type": "float", "value": repr(value)}
     if isinstance(value, dict):
-        return {k if isinstance(k, str) else str(k): _tag_floats(v) for k, v in value.items()}
+        if all(isinstance(k, str) for k in value):
+            return {k: _tag_floats(v) for k, v in value.items()}
+        return {"_type": "map", "items": [[_tag_floats(k), _tag_floats(v)] for k, v in value.items()]}
     if isinstance(value, list | tuple):
         return [_tag_floats(v) for v in value]
+    if isinstance(value, msgspec.msgpack.Ext):
+        return {"_type": "ext", "code": value.code, "hex": bytes(value.data).hex()}
     if isinstance(value, bytes):
         return {"_type": "bytes", "hex": value.hex()}
     if isinstance(value, int) and not isinstance(value, bool):

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eventlog import arrow, names, parquet, runrows, schema, segment, tail
+from eventlog import arrow, names, parquet, runrows, segment, tail
 from eventlog import manifest as manifests
 from eventlog.columns import Batch, Decoder
 from eventlog.fs import Fs
@@ -101,8 +101,8 @@ def read_plainly(writer_id: str, files: list[bytes], batch: Batch) -> None:
         for item in segment.items(data, header):
             if isinstance(item, segment.Damage):
                 continue
-            if isinstance(item.record, schema.STRUCTURAL):
-                decoder.add_structural(schema.encode(item.record))
+            if item.structural:
+                decoder.add_structural(item.record)
             elif item.seq >= expected:
                 batch.records += 1
                 decoder.add_record(item.record, item.seq)

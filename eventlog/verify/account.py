@@ -12,7 +12,7 @@ from eventlog import frame, schema, segment
 from eventlog.checksum import MASK
 from eventlog.columns import Batch, Decoder, EventRow
 from eventlog.fs import Fs
-from eventlog.manifest import Quarantined
+from eventlog.manifest import Quarantined, Watermark
 from eventlog.segment import Damage, Header, Item
 from eventlog.verify import spans
 from eventlog.verify.sources import Say, Source, Sources
@@ -62,8 +62,8 @@ class _Rows:
         self.flush()
         self._start({})
 
-    def announce(self, payload: bytes) -> None:
-        self._decoder.add_structural(payload)
+    def announce(self, shape: schema.Shape) -> None:
+        self._decoder.add_structural(shape)
 
     def add(self, item: Item) -> None:
         self._decoder.add_record(item.record, item.seq)
@@ -93,7 +93,7 @@ class Account:
         project: str,
         writer_id: str,
         *,
-        folded_seq: int,
+        mark: Watermark,
         gaps: Spans,
         quarantined: list[Quarantined],
         say: Say,
@@ -106,15 +106,16 @@ class Account:
             root: the store.
             project: the project.
             writer_id: the writer.
-            folded_seq: the writer's watermark.
+            mark: the writer's watermark.
             gaps: seqs up to the watermark that the manifest knows to be missing.
             quarantined: bytes that the manifest knows to be damaged, of any writer.
             say: takes findings.
             visit: takes the rows of events that the records make, those of the tail included.
         """
         self._project = project
-        self._folded_seq = folded_seq
-        self._gaps = list(gaps)
+        self._mark = mark
+        self._folded_seq = mark.seq
+        self._gaps = [(first, last) for first, last in gaps]
         self._say = say
         self._sources = Sources(fs, root, project, writer_id, quarantined, say)
         self._folded = _Rows(writer_id, visit)
@@ -133,6 +134,7 @@ class Account:
             OSError: a file cannot be read.
         """
         sources = self._sources.find()
+        self._last_segno = max((source.header.segno for source in sources), default=0)
         following = [source.header.first_seq for source in sources[1:]]
         for source, overlap_from in zip(sources, [*following, 1 << 62], strict=False):
             self._read(source, overlap_from)
@@ -157,53 +159,62 @@ class Account:
         self._folded.start_segment()
         self._tail.start_segment()
         self._reached = max(self._reached, source.header.first_seq - 1)
-        end, at_end = segment.HEADER_BYTES, ""
+        end, next_seq = segment.HEADER_BYTES, source.header.first_seq
         conflicts: list[int] = []
         seal: schema.Seal | None = None
-        for item in segment.items(data, source.header):
+        final = sealed or self._has_ended(source.header.segno, len(data))
+        for item in segment.items(data, source.header, final=final):
             if isinstance(item, Damage):
-                if item.at_end:
-                    at_end = item.reason
-                    break
-                self._sources.damage(source.header.segno, item.offset, item.end, where, item.reason)
+                if not item.at_end:
+                    self._sources.damage(source.header.segno, item.offset, item.end, where, item.reason)
                 continue
             end = item.end
-            if isinstance(item.record, schema.Seal):
-                seal = item.record
-            elif isinstance(item.record, _SELDOM) and self._take_structural(data, item, where):
-                continue
+            next_seq = max(next_seq, item.seq + (not item.structural))
+            if item.structural:
+                seal = self._take_structural(item, source.header, where) or seal
             elif not self._take(data, item, overlap_from):
                 conflicts.append(item.seq)
         if conflicts:
             text = f"{len(conflicts)} records have a seq that another record has, the first is {conflicts[0]}"
             self._say("conflict", where, text)
-        self._end(source.header, where, seal, end, len(data), sealed=sealed, reason=at_end)
-
-    def _end(
-        self, header: Header, where: str, seal: schema.Seal | None, end: int, size: int, *, sealed: bool, reason: str
-    ) -> None:
-        """At the end of the bytes: a torn tail of an open segment is normal, in a sealed one it is damage."""
         if seal is not None:
             self._reached = max(self._reached, seal.next_seq - 1)
-            if seal.next_seq != header.first_seq + seal.records:
-                self._say("damaged", where, f"the seal counts {seal.records} records and ends at {seal.next_seq - 1}")
-        if not sealed:
-            self._torn_bytes += size - end
-        elif size > end:
-            text = f"a sealed segment ends in damage: {reason or 'it is cut off'}"
-            self._sources.damage(header.segno, end, size, where, text)
-        elif seal is None:
-            self._say("damaged", where, "a sealed segment has no seal")
+        elif sealed and end == len(data):
+            self._sources.damage(source.header.segno, end, end, where, "a sealed segment ends without a seal")
+        if end < len(data):
+            self._end(source.header, where, data[end:], next_seq, end, sealed=sealed, final=final)
 
-    def _take_structural(self, data: bytes, item: Item, where: str) -> bool:
-        """Take in a structural frame; False when it is none."""
-        if isinstance(item.record, schema.SegmentStart) and item.record.project != self._project:
-            self._say("misplaced", where, f"says it belongs to project {item.record.project!r}")
-        if isinstance(item.record, schema.Shape):
-            payload = data[item.offset + frame.HEADER_BYTES : item.end]
-            self._folded.announce(payload)
-            self._tail.announce(payload)
-        return frame.parse(data, item.offset).structural
+    def _has_ended(self, segno: int, size: int) -> bool:
+        """Say whether an open segment does not go on: the writer, or the fold that found it dead, is beyond it."""
+        mark = self._mark
+        return segno < self._last_segno or (segno == mark.segno and size <= mark.settled_bytes)
+
+    def _end(
+        self, header: Header, where: str, rest: bytes, next_seq: int, end: int, *, sealed: bool, final: bool
+    ) -> None:
+        """At the end of the good frames: a torn tail of an open segment is normal, all else is damage."""
+        if not sealed and (not final or segment.is_torn(rest)):
+            self._torn_bytes += len(rest)
+            return
+        promised = segment.promised(rest, next_seq - header.first_seq)
+        self._reached = max(self._reached, header.first_seq + promised - 1)
+        text = "the segment ends in damage"
+        self._sources.damage(header.segno, end, end + len(rest), where, text)
+
+    def _take_structural(self, item: Item, header: Header, where: str) -> schema.Seal | None:
+        """Take in a structural frame; return it when it is the seal."""
+        record = item.record
+        reason = segment.contradiction(record, item, header)
+        if reason is not None:
+            self._sources.damage(header.segno, item.offset, item.end, where, reason)
+        elif isinstance(record, schema.Seal):
+            return record
+        elif isinstance(record, schema.Shape):
+            self._folded.announce(record)
+            self._tail.announce(record)
+        elif isinstance(record, schema.SegmentStart) and record.project != self._project:
+            self._say("misplaced", where, f"says it belongs to project {record.project!r}")
+        return None
 
     def _take(self, data: bytes, item: Item, overlap_from: int) -> bool:
         """Take in one record; False when its seq belongs to a different record already."""
@@ -227,6 +238,3 @@ class Account:
 
     def _has(self, seq: int) -> bool:
         return self._first <= seq <= self._highest or any(first <= seq <= last for first, last in self._ranges)
-
-
-_SELDOM: Final = (schema.Shape, schema.SegmentStart, schema.Unknown)

@@ -71,7 +71,8 @@ class Spans:
 
     def __str__(self) -> str:
         """Show the first few ranges."""
-        shown = [f"{first}-{last}" if last > first else str(first) for first, last in list(self)[:5]]
+        both = zip(self.firsts[:5].tolist(), self.lasts[:5].tolist(), strict=True)
+        shown = [f"{first}-{last}" if last > first else str(first) for first, last in both]
         return ", ".join(shown) + (f" and {len(self.firsts) - 5} more ranges" if len(self.firsts) > 5 else "")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from eventlog import manifest as manifests
 from eventlog import names, tail
 from eventlog.columns import EventRow
-from eventlog.errors import NewerFormatError, UsageError
+from eventlog.errors import DataError, NewerFormatError, UsageError
 from eventlog.fs import LOCAL, Fs
 from eventlog.manifest import Manifest, Watermark
 from eventlog.verify import spans
@@ -123,15 +124,25 @@ class _Project:
         )
 
     def _manifest(self) -> Manifest:
-        where = "manifests"
-        try:
-            manifest, problems = manifests.newest_intact(self._fs, self._root, self._project)
-        except NewerFormatError as error:
-            self._say("newer_format", where, str(error))
-            return manifests.empty(self._project)
-        for problem in problems:
-            self._say("manifest_damaged", where, str(problem))
-        return manifest or manifests.empty(self._project)
+        """Return the newest intact manifest; every one that is damaged is a finding, older ones too."""
+        newest: Manifest | None = None
+        for version in reversed(manifests.versions(self._fs, self._root, self._project)):
+            try:
+                loaded = manifests.load(self._fs, self._root, self._project, version)
+            except NewerFormatError as error:
+                self._say("newer_format", self._relative(error.path), error.reason)
+                if newest is None:
+                    return manifests.empty(self._project)
+            except DataError as error:
+                self._say("manifest_damaged", self._relative(error.path), error.reason)
+            except FileNotFoundError:
+                continue
+            else:
+                newest = newest or loaded
+        return newest or manifests.empty(self._project)
+
+    def _relative(self, path: str) -> str:
+        return os.path.relpath(path, self._root)
 
     def _check_blob(self, reference: Reference) -> None:
         for code, where, message in self._blobs.check([reference]):
@@ -150,7 +161,7 @@ class _Project:
             self._root,
             self._project,
             writer_id,
-            folded_seq=mark.seq,
+            mark=mark,
             gaps=gaps,
             quarantined=manifest.quarantined,
             say=self._say,

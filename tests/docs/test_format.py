@@ -176,6 +176,8 @@ def type_text(kind: Any) -> str:
     arguments = typing.get_args(kind)
     if kind is Any:
         return "any"
+    if typing.get_origin(kind) is typing.Annotated:
+        return type_text(arguments[0])
     if typing.get_origin(kind) is list:
         return f"[{type_text(arguments[0])}]"
     if typing.get_origin(kind) is dict:
@@ -249,6 +251,7 @@ def test_records_without_their_shape_get_the_kind_that_the_text_names(kind: type
 
 def test_the_table_of_json_text_is_what_the_code_writes():
     examples = [math.nan, math.inf, -math.inf, {"_type": "int", "value": str(2**70)}, b"\x00\xff"]
+    examples += [msgspec.msgpack.Ext(5, b"x"), {1: True}]
     rows = table("Values", "value")
     assert [row[1].strip("`") for row in rows] == [values.to_json(value).decode() for value in examples]
 

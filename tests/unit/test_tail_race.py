@@ -54,6 +54,7 @@ def test_a_segment_that_is_sealed_while_it_is_read(tmp_path, at, resumed):
         seen = batch.records
         for step in range(50, 80):
             run.log({"x": float(step)}, step=step)
+    run._writer._segment.write_seal(final=False)
     batch = Batch()
     fs = SealingFs(path, at)
     found = WriterReader(fs, str(tmp_path), "p", writer_id, mark, batch).read()
