@@ -62,7 +62,7 @@ def pending_bytes(segments: list[SegmentFile], mark: Watermark) -> int:
     """Return how many bytes a writer's segments have after its watermark."""
     pending = 0
     for item in segments:
-        if item.segno == mark.segno and item.size_bytes > mark.settled_bytes:
+        if item.segno == mark.segno and not mark.is_settled(item.size_bytes):
             pending += max(item.size_bytes - max(mark.offset, segment.HEADER_BYTES), 0)
         elif item.segno > mark.segno:
             pending += max(item.size_bytes - segment.HEADER_BYTES, 0)

@@ -83,6 +83,6 @@ def _segments(
 def _is_settled(writer_id: str, item: SegmentFile, mark: Watermark, unreadable: set[tuple[str, int, int]]) -> bool:
     """Say whether all that a segment holds is in the snapshot or the quarantine, or was never a record."""
     if item.segno == mark.segno:
-        return mark.settled_bytes >= item.size_bytes
+        return mark.is_settled(item.size_bytes)
     never_begun = not item.sealed and item.size_bytes < segment.HEADER_BYTES
     return item.segno < mark.segno or never_begun or (writer_id, item.segno, item.size_bytes) in unreadable

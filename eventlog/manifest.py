@@ -29,7 +29,7 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
         duplicates: how many were met a second time and left out.
         done: the writer sealed its last segment and will not write again.
         ended_bytes: the size that the open segment `segno` had when it was found that its writer is gone, and that
-            nothing after `offset` can be read; unset while it may go on. When the file is larger, it went on.
+            nothing after `offset` can be read; unset while it may go on. When the file has another size, it went on.
     """
 
     seq: int = 0
@@ -42,10 +42,9 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
     done: bool = False
     ended_bytes: int | msgspec.UnsetType = msgspec.UNSET
 
-    @property
-    def settled_bytes(self) -> int:
-        """How many bytes of the segment `segno` need not be looked at again, unless it goes on."""
-        return self.offset if self.ended_bytes is msgspec.UNSET else max(self.offset, self.ended_bytes)
+    def is_settled(self, size_bytes: int) -> bool:
+        """Say whether nothing in the segment `segno` waits to be read when its file has this size."""
+        return size_bytes in (self.ended_bytes, min(size_bytes, self.offset))
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):

@@ -145,7 +145,13 @@ def walk(
             continue
         if found.outcome is Outcome.INCOMPLETE and not (final and at_eof):
             return
-        search_from = found.end if found.outcome is Outcome.BAD_BODY else offset + 1
+        search_from = offset + 1
+        if found.outcome is Outcome.BAD_BODY:
+            after = frame.parse(data, found.end).outcome
+            if after is Outcome.INCOMPLETE and not at_eof:
+                return
+            # Where no frame stands at the end of this one, bytes are gone from it, and a good one may begin within.
+            search_from = found.end if after is Outcome.COMPLETE else search_from
         good = frame.resync(data, search_from, expected_seq)
         if good < 0 and not at_eof:
             return

@@ -171,7 +171,7 @@ class WriterReader:
         resumed = source.segno == self._segno and self._offset >= segment.HEADER_BYTES
         offset = self._offset if resumed else segment.HEADER_BYTES
         shape_offset = self._shape_offset if resumed else 0
-        if resumed and source.file.size() <= max(offset, self._ended_bytes):
+        if resumed and (size := source.file.size()) in (self._ended_bytes, min(size, offset)):
             return True
         if not resumed:
             self._ended_bytes = 0

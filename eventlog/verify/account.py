@@ -187,7 +187,7 @@ class Account:
     def _has_ended(self, segno: int, size: int) -> bool:
         """Say whether an open segment does not go on: the writer, or the fold that found it dead, is beyond it."""
         mark = self._mark
-        return segno < self._last_segno or (segno == mark.segno and size <= mark.settled_bytes)
+        return segno < self._last_segno or (segno == mark.segno and mark.is_settled(size))
 
     def _end(
         self, header: Header, where: str, rest: bytes, next_seq: int, end: int, *, sealed: bool, final: bool
