@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAGIC: Final = b"\x89EVLOG\r\n"
 VERSION: Final = 1
 HEADER_BYTES: Final = 64
+OUT_OF_ORDER: Final = "records stand behind a later one of their writer"
 MAX_FIRST_SEQ: Final = 1 << 62
 
 _HEADER: Final = struct.Struct("<8sHHIQq26s2xI")
@@ -145,20 +146,25 @@ def walk(
             continue
         if found.outcome is Outcome.INCOMPLETE and not (final and at_eof):
             return
-        search_from = offset + 1
-        if found.outcome is Outcome.BAD_BODY:
-            after = frame.parse(data, found.end).outcome
-            if after is Outcome.INCOMPLETE and not at_eof:
-                return
-            # Where no frame stands at the end of this one, bytes are gone from it, and a good one may begin within.
-            search_from = found.end if after is Outcome.COMPLETE else search_from
-        good = frame.resync(data, search_from, expected_seq)
+        good = _next_good(data, offset, found, expected_seq, at_eof=at_eof)
         if good < 0 and not at_eof:
             return
         yield Damage(offset, size if good < 0 else good, found.outcome.value, at_end=good < 0)
         if good < 0:
             return
         offset = good
+
+
+def _next_good(data: bytes, offset: int, bad: frame.Frame, expected_seq: int, *, at_eof: bool) -> int:
+    """Return where the first good frame after a bad one starts, or -1."""
+    search_from = offset + 1
+    if bad.outcome is Outcome.BAD_BODY:
+        after = frame.parse(data, bad.end).outcome
+        if after is Outcome.INCOMPLETE and not at_eof:
+            return -1
+        # Where no frame stands at the end of this one, bytes are gone from it, and a good one may begin within.
+        search_from = bad.end if after is Outcome.COMPLETE else search_from
+    return frame.resync(data, search_from, expected_seq)
 
 
 def is_torn(rest: bytes) -> bool:

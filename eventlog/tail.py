@@ -87,6 +87,7 @@ class WriterReader:
         self._ended_bytes = watermark.ended_bytes or 0
         self._is_dead: Callable[[str], bool] = _never
         self._window_at = 0
+        self._next_here = 0
         self._bytes_left = 0
         self._last_seq = NO_LIMIT
         self._limited = self._stopped = False
@@ -164,6 +165,10 @@ class WriterReader:
             self._set_aside(source.file.path, source.segno, 0, size, source.reason)
 
     def _set_aside(self, path: str, segno: int, offset: int, size: int, reason: str) -> None:
+        last = self._damages[-1] if self._damages else None
+        if last is not None and (last.path, last.reason, last.offset + last.size_bytes) == (path, reason, offset):
+            self._damages[-1] = last._replace(size_bytes=last.size_bytes + size)
+            return
         self._damages.append(Damaged(self._writer_id, segno, path, offset, size, reason))
 
     def _read_segment(self, source: Source, header: Header) -> bool:
@@ -173,6 +178,7 @@ class WriterReader:
         shape_offset = self._shape_offset if resumed else 0
         if resumed and (size := source.file.size()) in (self._ended_bytes, min(size, offset)):
             return True
+        self._next_here = 0
         if not resumed:
             self._ended_bytes = 0
             if source.reason:
@@ -225,8 +231,9 @@ class WriterReader:
                 allowed = self._last_seq - header.first_seq - part.seq + 1
                 self._stopped = part.count > allowed
                 taken = part._replace(count=max(allowed, 0)) if self._stopped else part
-                if taken.count:
-                    self._take(data, taken, header.first_seq)
+                in_order = self._in_order(taken, source)
+                if in_order.count:
+                    self._take(data, in_order, header.first_seq)
                 used = taken.end
                 self._offset = start + used
                 if self._stopped:
@@ -235,6 +242,16 @@ class WriterReader:
             used = part.end
             self._offset = start + used
         return used
+
+    def _in_order(self, part: Stretch, source: Source) -> Stretch:
+        """Set aside what no writer appends: records whose seq the segment has passed. Return the others."""
+        behind = max(min(self._next_here - part.seq, part.count), 0)
+        self._next_here = max(self._next_here, part.seq + part.count)
+        if not behind:
+            return part
+        size = behind * part.frame_bytes
+        self._set_aside(source.file.path, source.segno, self._window_at + part.offset, size, segment.OUT_OF_ORDER)
+        return part._replace(offset=part.offset + size, count=part.count - behind, seq=part.seq + behind)
 
     def _take(self, data: bytes, part: Stretch, first_seq: int) -> None:
         seq = first_seq + part.seq

@@ -169,6 +169,9 @@ class Account:
                     self._sources.damage(source.header.segno, item.offset, item.end, where, item.reason)
                 continue
             end = item.end
+            if not item.structural and item.seq < next_seq:
+                self._sources.damage(source.header.segno, item.offset, end, where, segment.OUT_OF_ORDER)
+                continue
             next_seq = max(next_seq, item.seq + (not item.structural))
             if item.structural:
                 seal = self._take_structural(item, source.header, where) or seal
