@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from compactor.plan import pending_bytes
-from compactor.survey import segments_of
+from compactor.survey import segments_of, unreadable_segments
 from eventlog import manifest as manifests
 from eventlog.fs import Fs
 from eventlog.glance import Glance
@@ -47,13 +47,15 @@ class Attention:
             DataError: as `manifests.load_newest`.
         """
         marks = self.manifest().writers
+        unreadable = unreadable_segments(self._manifest)
         found: dict[str, int] = {}
         for writer_id in self._glance.living(marks):
             if self._glance.is_same(writer_id):
                 continue
             changed_ns = self._glance.changed_ns(writer_id)
             mark = marks.get(writer_id, Watermark())
-            pending = pending_bytes(segments_of(self._fs, self._root, self._project, writer_id), mark)
+            segments = segments_of(self._fs, self._root, self._project, writer_id)
+            pending = pending_bytes([s for s in segments if (writer_id, s.segno, s.size_bytes) not in unreadable], mark)
             if pending:
                 found[writer_id] = pending
             else:

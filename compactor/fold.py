@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import time
@@ -111,10 +112,7 @@ def gather(
     left = config.batch_bytes
     more = False
     missing_before_ns = now_ns - int(config.missing_grace_s * 1e9)
-
-    def is_dead(path: str) -> bool:
-        return _is_dead(fs, path, now_ns - int(config.grace_s * 1e9))
-
+    is_dead = functools.partial(_is_dead, fs, now_ns - int(config.grace_s * 1e9))
     for writer_id in tail.writers(fs, root, parent.project) if writers is None else sorted(writers):
         mark = parent.writers.get(writer_id, Watermark())
         if mark.done:
@@ -146,7 +144,7 @@ def gather(
     return _Gathered(batch, change, damages, more, refused)
 
 
-def _is_dead(fs: Fs, path: str, before_ns: int) -> bool:
+def _is_dead(fs: Fs, before_ns: int, path: str) -> bool:
     """Say whether the writer of an open segment is gone: long silent, and nobody holds its lock.
 
     A writer that is only stopped holds its lock. Where the file system has no locks, silence decides; a writer that

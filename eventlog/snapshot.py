@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from eventlog import arrow, names, runrows
 from eventlog.arrow import Piece
-from eventlog.errors import ConflictError
+from eventlog.errors import ConflictError, DataError
 from eventlog.fs import Fs
 from eventlog.manifest import DataFile, Manifest
-from eventlog.parquet import DataFileReader
+from eventlog.parquet import DataFileReader, sha256
 
 _OPEN_FILES: Final = 128
+_COMPARED_BYTES: Final = 1 << 20
 
 
 class ReaderCache:
@@ -31,8 +32,15 @@ class ReaderCache:
         self._readers: OrderedDict[str, DataFileReader] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, path: str) -> DataFileReader:
+    def get(self, path: str, file: DataFile | None = None) -> DataFileReader:
         """Return the open file.
+
+        Pages have checksums of their own, but neither their headers nor the footer have. So a file is compared with
+        the manifest when it is opened: a small one byte by byte, a large one, of which little may be wanted, by size.
+
+        Args:
+            path: the file.
+            file: what the manifest says of it.
 
         Raises:
             ConflictError: it was collected: re-open the store.
@@ -44,6 +52,8 @@ class ReaderCache:
                 self._readers.move_to_end(path)
                 return reader
         try:
+            if file is not None:
+                self._compare(path, file)
             reader = DataFileReader(self._fs, path)
         except FileNotFoundError:
             raise ConflictError(f"{path} was collected since this snapshot was opened: open the store again") from None
@@ -52,6 +62,13 @@ class ReaderCache:
             while len(self._readers) > self._limit:
                 self._readers.popitem(last=False)
         return reader
+
+    def _compare(self, path: str, file: DataFile) -> None:
+        same = self._fs.size(path) == file.size_bytes
+        if same and file.size_bytes <= _COMPARED_BYTES:
+            same = sha256(self._fs, path) == file.sha256
+        if not same:
+            raise DataError(path, None, "the file is not what its manifest says")
 
 
 class Selected(NamedTuple):
@@ -94,7 +111,7 @@ class Snapshot:
                 continue
             if metric is not None and not self._has_metric(file, metric):
                 continue
-            reader = self._cache.get(os.path.join(self._base, file.path))
+            reader = self._cache.get(os.path.join(self._base, file.path), file)
             if runs is None:
                 yield Selected(reader, reader.pieces)
                 continue
@@ -147,6 +164,6 @@ class Snapshot:
         """
         if self._parts is None:
             files = self.manifest.of_table("runs")
-            readers = [self._cache.get(os.path.join(self._base, file.path)) for file in files]
+            readers = [self._cache.get(os.path.join(self._base, file.path), file) for file in files]
             self._parts = runrows.merge_tables(reader.read(runrows.PARTS.names) for reader in readers)
         return self._parts
