@@ -21,6 +21,7 @@ _EVENTS_AT_ONCE: Final = 100_000
 _PROBE_BYTES: Final = 4096
 NO_LIMIT: Final = 1 << 62
 MISSING: Final = "a segment is missing"
+JUMPED: Final = "the seqs of a segment jump over them"
 
 
 class Damaged(NamedTuple):
@@ -256,7 +257,9 @@ class WriterReader:
     def _take(self, data: bytes, part: Stretch, first_seq: int) -> None:
         seq = first_seq + part.seq
         if seq > self._expected:
-            self._miss(seq, self._reason)
+            self._miss(min(seq, first_seq), self._reason)
+            # A segment that arrives late closes no gap that this one has within itself.
+            self._miss(seq, JUMPED if self._reason == MISSING else self._reason)
             self._reason = MISSING
         seen = min(self._expected - seq, part.count)
         if seen:
