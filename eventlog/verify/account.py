@@ -172,7 +172,7 @@ class Account:
             if not item.structural and item.seq < next_seq:
                 self._sources.damage(source.header.segno, item.offset, end, where, segment.OUT_OF_ORDER)
                 continue
-            next_seq = max(next_seq, item.seq + (not item.structural))
+            next_seq = next_seq if item.structural else item.seq + 1
             if item.structural:
                 seal = self._take_structural(item, source.header, where) or seal
             elif not self._take(data, item, overlap_from):
