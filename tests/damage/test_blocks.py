@@ -115,7 +115,7 @@ def test_a_block_that_stands_there_twice_costs_at_most_the_frame_it_splits(start
     check(data, seqs_of(MADE.hit(start + 200, start + 201)), exact=False)
 
 
-@pytest.mark.parametrize("start", range(230, 800, 111))
+@pytest.mark.parametrize("start", range(230, 800, 29))
 def test_a_block_that_is_gone_costs_only_the_frames_it_held(start):
     gone = 150
     data = MADE.data[:start] + MADE.data[start + gone :]
