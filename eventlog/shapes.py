@@ -35,18 +35,18 @@ class Shapes:
     def __init__(self) -> None:
         """Start without any."""
         self._numbers = itertools.count()
-        self._by_names: dict[tuple[str, tuple[str, ...]], ShapeKey] = {}
+        self._known: dict[tuple[str, int | None, tuple[str, ...]], ShapeKey] = {}
         self._by_number: dict[int, ShapeKey] = {}
 
     def get(self, run_id: str, rank: int | None, metric_names: tuple[str, ...]) -> ShapeKey:
-        """Return the shape of these names, in this order, for a run."""
-        key = self._by_names.get((run_id, metric_names))
+        """Return the shape of these names, in this order, for a run and a rank."""
+        key = self._known.get((run_id, rank, metric_names))
         if key is None:
             # No lock: a signal handler that logs may come in between. Each step is atomic, and a number that is
             # made in vain harms nobody.
             key = ShapeKey(next(self._numbers), run_id, rank, metric_names)
             self._by_number[key.number] = key
-            key = self._by_names.setdefault((run_id, metric_names), key)
+            key = self._known.setdefault((run_id, rank, metric_names), key)
         return key
 
     def __getitem__(self, number: int) -> ShapeKey:

@@ -18,12 +18,20 @@ EAGER = CompactorConfig(fanout=2, grace_s=0, segment_retention_s=0)
 MAX_STEP = 2**63 - 1
 INLINE_BYTES = QUIET.inline_bytes
 PAYLOAD_FIELDS = {
-    "run_start": ("project", "name", "config", "rank", "mode"),
+    "run_start": ("project", "name", "tags", "config", "rank", "mode"),
     "config_patch": ("values",),
     "summary_set": ("values",),
+    "metric_def": ("name", "step_metric", "goal", "summary"),
     "alert": ("title", "text", "level"),
+    "console": ("stream", "text"),
+    "heartbeat": (),
+    "artifact_version": ("name", "type", "version", "aliases", "metadata", "files", "description", "overwrite"),
+    "artifact_use": ("name", "version"),
     "admin": ("action", "values"),
+    "dropped": ("count",),
     "run_end": ("status", "exit_code"),
+    "receipt": ("ids",),
+    "upload": ("path", "sha256", "size_bytes"),
 }
 STRUCTURAL = {"_run_id", "_writer", "_seq", "_rank", "_step", "_time"}
 
@@ -77,6 +85,7 @@ class Model:
         self.last_seq: Marks = {}
         self.rows: dict[str, list[Any]] = {table: [] for table in TABLES}
         self.facts: list[Fact] = []
+        self.dropped = 0
 
     def next_seq(self, writer_id: str) -> int:
         self.last_seq[writer_id] = self.last_seq.get(writer_id, 0) + 1
@@ -93,7 +102,7 @@ class Model:
         return sorted((row for row in rows if row.run_id not in hidden), key=lambda row: row[:3])
 
     def run_ids(self, marks: Marks | None = None) -> set[str]:
-        return {row.run_id for table in TABLES for row in self.visible(self.rows[table], marks)}
+        return {row.run_id for table in TABLES for row in self.visible(self.rows[table], marks)} - {""}
 
     def latest(self, run_id: str, marks: Marks | None = None) -> dict[tuple[str, ...], Any]:
         mine = [fact for fact in self.visible(self.facts, marks) if fact.run_id == run_id]
@@ -112,11 +121,13 @@ class Model:
         return {
             "run_id": run_id,
             "name": latest.get(("name",), run_id),
+            "tags": latest.get(("tags",), []),
             "status": latest.get(("status",), ("running", 0))[0],
             "exit_code": latest.get(("status",), ("running", 0))[1],
             "deleted": latest.get(("deleted",), False),
             "config": {about[1]: value for about, value in latest.items() if about[0] == "config"},
             "summary": {about[1]: value for about, value in latest.items() if about[0] == "summary"},
+            "metric_defs": {about[1]: value for about, value in latest.items() if about[0] == "metric_defs"},
             "created": min(times) if earliest is None else earliest.time_ns,
             "first_time": min(times),
             "last_time": max(times),
@@ -151,6 +162,7 @@ class Live:
         self.run = opened
         self.info = info
         self.next_step = info.first_step
+        self.dropped = 0
 
 
 def rows_of(table: str, rows: Any) -> list[Any]:
@@ -182,7 +194,7 @@ def runs_of(rows: Any) -> list[dict[str, Any]]:
         rows = rows.set_column(at, column, rows[column].cast("int64"))
     found = rows.to_pylist()
     for row in found:
-        for column in ("config", "summary"):
+        for column in ("config", "summary", "metric_defs"):
             row[column] = {key: repr(value) for key, value in values.from_json(row[column]).items()}
         hexed = {
             name: tuple(struct.pack("<d", s[end]).hex() for end in ("first", "last")) for name, s in row["metrics"]

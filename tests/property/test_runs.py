@@ -120,20 +120,6 @@ def test_parts_read_back_from_their_table_go_on_as_they_were(parts):
     assert same(merged(read_back(merged(a, b)), c), merged(a, b, c))
 
 
-def test_files_from_before_the_plain_columns_show_the_same_runs():
-    parts = [
-        part_of(schema.ConfigPatch(1, "run-a", {"lr": 0.5}), schema.SummarySet(2, "run-a", {"loss": 1.5})),
-        part_of(schema.SummarySet(3, "run-a", {"loss": 2.5}), schema.ConfigPatch(4, "run-b", {}), first_seq=3),
-    ]
-    whole = [runrows.parts_to_table(copy.deepcopy(list(part.parts.values()))) for part in parts]
-    before = [table.select(["_run_id", "part", "metrics"]) for table in whole]
-    expected = runrows.show(runrows.merge_tables(whole)).to_pylist()
-    assert len(expected) == 2
-    assert runrows.show(runrows.merge_tables(before)).to_pylist() == expected
-    assert runrows.show(runrows.merge_tables([before[0], whole[1]])).to_pylist() == expected
-    assert all(runrows.agree(table, runrows.table_to_parts(table)) for table in before)
-
-
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_a_config_value_that_json_lacks_is_read_back(number):
     whole = part_of(schema.ConfigPatch(1, "run-a", {"lr": number}), schema.SummarySet(2, "run-a", {"loss": number}))

@@ -231,3 +231,12 @@ def test_two_writers_of_one_process_have_directories_of_their_own(store: str, ba
     assert set(back.writers()) == {first.writer_id, second.writer_id}
     assert all(names.is_writer_id(writer_id) for writer_id in back.writers())
     assert len(back.records()) == 6
+
+
+def test_one_run_of_two_ranks_in_one_writer_keeps_both(store: str, back: Any):
+    writer = Writer(store, "p", config=QUIET)
+    for rank in (None, 3, 0, None):
+        shape = writer.shape("r", rank, ("a",))
+        writer.log(shape, 0, shape.pack(1.0))
+    writer.close()
+    assert [call.rank for call in back.calls()] == [None, 3, 0, None]
