@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 import time
 from collections import Counter
 
@@ -16,6 +18,7 @@ from compactor.config import CompactorConfig
 from compactor.work import take_turn
 from eventlog.fs import LOCAL
 from eventlog.store import open_store
+from eventlog.verify import verify
 
 CROWD_WRITER = """
     import sys, eventlog
@@ -107,6 +110,7 @@ def test_two_compactors_in_two_processes_neither_lose_nor_double(tmp_path, start
     assert open_store(store).manifest("crowd").version > 5
 
 
+ROUNDS = int(os.environ.get("RACE_ROUNDS", "100"))
 COMPETITOR = """
     import sys
     from compactor.config import CompactorConfig
@@ -124,7 +128,7 @@ def test_two_compactors_at_once_for_100_rounds_commit_each_record_once(tmp_path,
     run = eventlog.init(project="p", name="a", dir=store)
     pair = [start(COMPETITOR, store) for _ in range(2)]
     lost = 0
-    for index in range(100):
+    for index in range(ROUNDS):
         for step in range(index * 20, index * 20 + 20):
             run.log({"x": float(step)}, step=step)
         for competitor in pair:
@@ -136,5 +140,9 @@ def test_two_compactors_at_once_for_100_rounds_commit_each_record_once(tmp_path,
     run.finish()
     take_turn(LOCAL, str(store), "p", CompactorConfig())
     assert lost > 0, "the two never met, so nothing was tested"
-    assert totals(open_store(store).manifest("p"), "metrics")[0] == 2000
-    assert open_store(store).metrics("p")["x"].to_pylist() == [float(x) for x in range(2000)]
+    manifest = open_store(store).manifest("p")
+    sys.stdout.write(f"{ROUNDS} rounds, {manifest.version} versions, {lost} races lost\n")
+    assert totals(manifest, "metrics")[0] == ROUNDS * 20
+    assert open_store(store).metrics("p")["x"].to_pylist() == [float(x) for x in range(ROUNDS * 20)]
+    report = verify(str(store))
+    assert (report.findings, report.lost, report.doubled, report.gaps) == ([], 0, 0, 0)
