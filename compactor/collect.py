@@ -68,10 +68,18 @@ def collect(
     broken = _first_broken_file(fs, root, kept_manifests[-1])
     if broken is not None:
         return result._replace(kept=dict.fromkeys([*listed.sealed, *listed.abandoned], broken), broken=True)
-    held = [path for path in listed.abandoned if fs.is_locked(path)]
+    held = [path for path in listed.abandoned if is_held(fs, path)]
     result = _remove(fs, [*listed.sealed, *(p for p in listed.abandoned if p not in held)], result)
     _remove_empty_writers(fs, root, project, kept_manifests[-1])
     return result._replace(kept=dict.fromkeys(held, "its writer is alive"))
+
+
+def is_held(fs: Fs, path: str) -> bool:
+    """Say whether a process holds an open segment; one that was sealed since it was listed is not open any more."""
+    try:
+        return fs.is_locked(path)
+    except FileNotFoundError:
+        return False
 
 
 def _load_all(fs: Fs, root: str, project: str) -> tuple[list[Manifest], list[DataError]]:

@@ -6,6 +6,7 @@ import time
 
 import msgspec
 
+from compactor.collect import is_held
 from compactor.plan import plan_fold
 from compactor.survey import survey
 from eventlog import manifest as manifests
@@ -88,7 +89,7 @@ def project_status(fs: Fs, root: str, project: str) -> ProjectStatus:
         rows=rows,
         snapshot_bytes=sum(file.size_bytes for file in manifest.files),
         writers=len({*found.writers, *manifest.writers}),
-        writers_live=sum(any(not s.sealed and fs.is_locked(s.path) for s in items) for items in found.writers.values()),
+        writers_live=sum(any(not s.sealed and is_held(fs, s.path) for s in items) for items in found.writers.values()),
         segments=len(segments),
         segment_bytes=sum(item.size_bytes for item in segments),
         pending_bytes=sum(writer.pending_bytes for writer in plan_fold(found, manifest)),
