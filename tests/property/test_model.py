@@ -177,7 +177,21 @@ class StoreMachine(Users):
                 live.run.finish()
             shutil.rmtree(self.root)
 
+    def say_everything(self) -> None:
+        """Say each thing once that chance may leave out, so that no kind of record is missed."""
+        if not self.live:
+            self.attach_a_second_writer(0, None)
+        for said in ("console", "heartbeat", "artifact_use"):
+            self.say(0, "x", said)
+        for what in (("config", "config_patch"), ("summary", "summary_set")):
+            self.update_config_or_summary(0, {"k": 1}, what)
+        self.say_what_only_a_later_release_knows(0, "x")
+        self.alert(0, "t", "info", 1)
+        self.log_system(0, {"s": 1.0})
+        self.define_metric(0, "m", None, None, None)
+
     def check_end(self) -> None:
+        self.say_everything()
         while self.live:
             self.finish(0, ("finished", 0))
         for number in range(len(self.infos)):
