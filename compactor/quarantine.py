@@ -32,7 +32,10 @@ def set_aside(fs: Fs, root: str, project: str, damages: list[Damaged]) -> list[Q
             size_bytes=damage.size_bytes,
             reason=damage.reason,
         )
-        present = {entry.name for entry in fs.entries(directory)}
+        present = set(fs.names(directory))
+        if present & {name + ".bin", name + ".json"}:
+            # Whoever put it there may have been killed before the name was synced.
+            fs.sync_dir(directory)
         if name + ".bin" not in present:
             seam.put_if_absent(fs, directory, name + ".bin", _damaged_bytes(fs, damage))
         if name + ".json" not in present:

@@ -71,7 +71,7 @@ class Service:
         Raises:
             OSError: the store's directory cannot be created.
         """
-        self._fs.make_dirs(names.segments_dir(self.root))
+        self._fs.make_dirs(names.segments_dir(self.root), durable=False)
         watcher = threading.Thread(target=self._watch, name="compactor-watch", daemon=True)
         watcher.start()
         while not self._stop.is_set():

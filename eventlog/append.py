@@ -168,7 +168,9 @@ class OpenSegment:
         return frame.build(schema.encode(record), self.next_seq, structural=True)
 
     def publish(self) -> str:
-        """Sync, rename to the sealed name, sync the directory, close; return the sealed path.
+        """Sync, rename to the sealed name, close; return the sealed path.
+
+        After a power loss the segment may have its open name again, which is whole and durable as well.
 
         Raises:
             OSError: the segment keeps its open name, which loses nothing.
@@ -176,7 +178,6 @@ class OpenSegment:
         self.sync()
         sealed = os.path.join(self._directory, names.segment_name(self.header.segno, sealed=True))
         self._fs.rename(self.path, sealed)
-        self._fs.sync_dir(self._directory)
         self.close()
         return sealed
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import IO, TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from eventlog import names
 from eventlog.errors import DataError
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from eventlog.fs import Fs
 
 _CHUNK_BYTES: Final = 1 << 20
+
+
+class Readable(Protocol):
+    """What bytes are read from, such as a file that is open in binary mode."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, at most `size`; b"" at the end."""
 
 
 class BlobRef(NamedTuple):
@@ -40,7 +47,7 @@ class BlobStore:
         """
         return self._put_chunks(iter((data,)))
 
-    def put_file(self, file: IO[bytes]) -> BlobRef:
+    def put_file(self, file: Readable) -> BlobRef:
         """Keep what an open file holds, in bounded memory; durable when this returns.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
@@ -36,8 +37,11 @@ class Fs(Protocol):
     def write(self, fd: int, data: Buffer, /) -> int:
         """Hand bytes to the kernel; return how many it took."""
 
+    def open(self, path: str) -> int:
+        """Return a descriptor of a file or directory that is there: to read, to sync and to lock it, not to write."""
+
     def pread(self, fd: int, size: int, offset: int, /) -> bytes:
-        """Read back at most `size` bytes at `offset` from a descriptor of `create`."""
+        """Read at most `size` bytes at `offset` from a descriptor."""
 
     def truncate(self, fd: int, size: int, /) -> None:
         """Cut the file to `size` bytes."""
@@ -46,7 +50,7 @@ class Fs(Protocol):
         """Make the file's bytes durable (fdatasync)."""
 
     def lock(self, fd: int, /) -> bool:
-        """Take the advisory lock that says a writer is alive; False when the file system has none."""
+        """Take the advisory lock that says who has it is alive; False when another has, or there are no locks."""
 
     def close(self, fd: int, /) -> None:
         """Close a descriptor."""
@@ -66,8 +70,14 @@ class Fs(Protocol):
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
 
-    def make_dirs(self, path: str) -> None:
-        """Create a directory and its parents, each made durable in its parent."""
+    def mkdir(self, path: str) -> None:
+        """Create one directory, which must not exist."""
+
+    def is_dir(self, path: str) -> bool:
+        """Say whether a directory is there."""
+
+    def make_dirs(self, path: str, *, durable: bool = True) -> None:
+        """Create a directory and its parents, each made durable in its parent unless told otherwise."""
 
     def entries(self, path: str) -> list[Entry]:
         """List a directory in name order; [] when it does not exist."""
@@ -94,7 +104,29 @@ class Fs(Protocol):
         """Say whether a living writer holds the lock on a file."""
 
 
-class LocalFs:
+class MakesDirs:
+    """Makes directories from the single steps of a file system: the same way on a real one and a simulated one."""
+
+    def make_dirs(self: Fs, path: str, *, durable: bool = True) -> None:
+        """Create what is missing from the top down, syncing each parent, and first that of the lowest one there."""
+        missing: list[str] = []
+        probe = os.path.abspath(path)
+        while not self.is_dir(probe):
+            missing.append(probe)
+            probe = os.path.dirname(probe)
+        if durable:
+            # Whoever made it may have been killed before it synced the name. A parent that may not be opened is
+            # above the store, and none that was made here.
+            with contextlib.suppress(PermissionError):
+                self.sync_dir(os.path.dirname(probe))
+        for directory in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                self.mkdir(directory)
+            if durable:
+                self.sync_dir(os.path.dirname(directory))
+
+
+class LocalFs(MakesDirs):
     """The operating system's file system. Thread-safe; holds no state."""
 
     write = staticmethod(os.write)
@@ -105,6 +137,8 @@ class LocalFs:
     link = staticmethod(os.link)
     unlink = staticmethod(os.unlink)
     rmdir = staticmethod(os.rmdir)
+    mkdir = staticmethod(os.mkdir)
+    is_dir = staticmethod(os.path.isdir)
     sync = staticmethod(getattr(os, "fdatasync", os.fsync))
 
     def create(self, path: str) -> int:
@@ -119,28 +153,20 @@ class LocalFs:
             return False
         return True
 
+    def open(self, path: str) -> int:
+        """Open for reading, closed on exec."""
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
     def sync_dir(self, path: str) -> None:
-        """Fsync the directory."""
+        """Fsync the directory, where the file system can: EINVAL says that it has no such thing."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
         finally:
             os.close(fd)
-
-    def make_dirs(self, path: str) -> None:
-        """Create what is missing from the top down, syncing each parent."""
-        missing: list[str] = []
-        probe = os.path.abspath(path)
-        while not os.path.isdir(probe):
-            missing.append(probe)
-            probe = os.path.dirname(probe)
-        for directory in reversed(missing):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(directory)
-            self.sync_dir(os.path.dirname(directory))
-        if not missing:
-            # Whoever made it may have been killed before it synced the name.
-            self.sync_dir(os.path.dirname(probe))
 
     def entries(self, path: str) -> list[Entry]:
         """Scan with one stat a name; names that vanish meanwhile are left out."""

@@ -23,11 +23,15 @@ _COMPARED_BYTES: Final = 1 << 20
 
 
 class ReaderCache:
-    """Open data files, the most recently used ones. Thread-safe: a file never changes, so it never goes stale."""
+    """Open data files, the most recently used ones. Thread-safe: a file never changes, so it never goes stale.
+
+    Attributes:
+        fs: the file system that they are on.
+    """
 
     def __init__(self, fs: Fs, limit: int = _OPEN_FILES) -> None:
         """Keep at most `limit` files open."""
-        self._fs = fs
+        self.fs = fs
         self._limit = limit
         self._readers: OrderedDict[str, DataFileReader] = OrderedDict()
         self._lock = threading.Lock()
@@ -54,7 +58,7 @@ class ReaderCache:
         try:
             if file is not None:
                 self._compare(path, file)
-            reader = DataFileReader(self._fs, path)
+            reader = DataFileReader(self.fs, path)
         except FileNotFoundError:
             raise ConflictError(f"{path} was collected since this snapshot was opened: open the store again") from None
         with self._lock:
@@ -64,9 +68,9 @@ class ReaderCache:
         return reader
 
     def _compare(self, path: str, file: DataFile) -> None:
-        same = self._fs.size(path) == file.size_bytes
+        same = self.fs.size(path) == file.size_bytes
         if same and file.size_bytes <= _COMPARED_BYTES:
-            same = sha256(self._fs, path) == file.sha256
+            same = sha256(self.fs, path) == file.sha256
         if not same:
             raise DataError(path, None, "the file is not what its manifest says")
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog import names
 from eventlog.errors import EventLogWarning
-from eventlog.fs import LOCAL
+from eventlog.fs import LOCAL, staged, write_all
 
 if TYPE_CHECKING:
+    from eventlog.fs import Entry, Fs
     from eventlog.run import Run
+
+_CHUNK_BYTES: Final = 1 << 20
 
 
 class Shipped(NamedTuple):
@@ -52,46 +55,70 @@ class Spool(NamedTuple):
             warnings.warn(text, EventLogWarning, stacklevel=2)
 
 
-def ship(source: str, target: str) -> Shipped:
-    """Copy blobs and sealed segments from one store to another: blobs first, each whole file under its final name last.
+def ship(source: str, target: str, *, fs: Fs = LOCAL) -> Shipped:
+    """Copy blobs and sealed segments from one store to another; durable there when this returns.
 
+    Blobs are durable before the first segment is copied, and each file has its final name only when it is whole.
     Safe to repeat and to interrupt: files already there with the same size are left alone. Segments of dead
     writers, which nobody seals, are copied under their open names once no process holds them.
 
     Raises:
         OSError: as the file systems raise it; what was copied stays.
     """
-    copied = present = left_open = 0
-    for path in [*_files(os.path.join(source, names.BLOBS)), *_files(names.segments_dir(source))]:
-        name = os.path.basename(path)
-        if names.is_temporary(name):
-            continue
-        destination = os.path.join(target, os.path.relpath(path, source))
+    shipped = Shipped(0, 0, 0)
+    for part in (names.BLOBS, names.SEGMENTS):
+        for directory in _directories(fs, os.path.join(source, part)):
+            found = [entry.name for entry in fs.entries(directory) if _is_shipped(entry)]
+            if found:
+                destination = os.path.join(target, os.path.relpath(directory, source))
+                # Where collect looks for what a killed process left.
+                staging = names.blobs_dir(target) if part == names.BLOBS else destination
+                shipped = _ship_directory(fs, directory, found, destination, staging, shipped)
+    return shipped
+
+
+def _is_shipped(entry: Entry) -> bool:
+    return not entry.is_dir and not names.is_temporary(entry.name)
+
+
+def _ship_directory(
+    fs: Fs, directory: str, found: list[str], destination: str, staging: str, so_far: Shipped
+) -> Shipped:
+    copied, present, left_open = so_far
+    fs.make_dirs(destination)
+    there = {entry.name: entry.size_bytes for entry in fs.entries(destination)}
+    for name in found:
+        path = os.path.join(directory, name)
         try:
-            if name.endswith(".open") and LOCAL.is_locked(path):
+            if name.endswith(".open") and fs.is_locked(path):
                 left_open += 1
-            elif os.path.exists(destination) and os.path.getsize(destination) == os.path.getsize(path):
+            elif there.get(name) == fs.size(path):
                 present += 1
             else:
-                _copy(path, destination)
+                _copy(fs, path, staging, os.path.join(destination, name))
                 copied += 1
         except FileNotFoundError:
             # Sealed since it was listed: it is there under its other name, for the next shipment.
             left_open += 1
+    # Also when all was present: a shipment that was killed may have left it un-synced.
+    fs.sync_dir(destination)
     return Shipped(copied, present, left_open)
 
 
-def _copy(path: str, destination: str) -> None:
-    import shutil
+def _copy(fs: Fs, path: str, staging: str, final: str) -> None:
+    read = fs.open(path)
+    try:
+        with staged(fs, staging, os.path.basename(final)) as (temporary, fd):
+            offset = 0
+            while data := fs.pread(read, _CHUNK_BYTES, offset):
+                write_all(fs, fd, data)
+                offset += len(data)
+        fs.rename(temporary, final)
+    finally:
+        fs.close(read)
 
-    os.makedirs(os.path.dirname(destination), exist_ok=True)
-    temporary = os.path.join(os.path.dirname(destination), names.temporary_name(os.path.basename(path)))
-    with open(path, "rb") as read, open(temporary, "xb") as write:
-        shutil.copyfileobj(read, write, 1 << 20)
-        write.flush()
-        os.fsync(write.fileno())
-    os.replace(temporary, destination)
 
-
-def _files(directory: str) -> list[str]:
-    return sorted(os.path.join(base, name) for base, _, found in os.walk(directory) for name in found)
+def _directories(fs: Fs, directory: str) -> list[str]:
+    """Return a directory and all below it, in order."""
+    below = [path for name in fs.subdirs(directory) for path in _directories(fs, os.path.join(directory, name))]
+    return [directory, *below]

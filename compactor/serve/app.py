@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any, Final
@@ -254,14 +253,7 @@ async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
 def _store(incoming: Incoming, item: UploadFile, limit: int) -> str:
     if (item.size or 0) > limit:
         raise TooLargeError(f"an upload has at most {limit} bytes")
-    token, file = incoming.create()
-    try:
-        with file:
-            shutil.copyfileobj(item.file, file, _CHUNK_BYTES)
-    except BaseException:
-        incoming.discard(token)
-        raise
-    return token
+    return incoming.keep(item.file)
 
 
 def _error(status: int, text: str) -> Response:

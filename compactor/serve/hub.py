@@ -13,8 +13,9 @@ from compactor.serve.project import Project
 from compactor.serve.uploads import Incoming
 from eventlog import names, tail
 from eventlog.blobs import BlobStore
+from eventlog.config import WriterConfig
 from eventlog.errors import EventLogError, UsageError
-from eventlog.fs import LOCAL
+from eventlog.fs import LOCAL, Fs
 from eventlog.snapshot import ReaderCache
 
 _MOST_PROJECTS = 1000
@@ -27,17 +28,27 @@ class Hub:
     Attributes:
         root: the store's directory.
         config: settings.
+        fs: the file system that it is on.
         blobs: the store's blobs.
         incoming: files that are being uploaded.
     """
 
-    def __init__(self, root: str, config: ServeConfig) -> None:
-        """Prepare; nothing is read or written before the first request."""
+    def __init__(self, root: str, config: ServeConfig, *, fs: Fs = LOCAL, writers: WriterConfig | None = None) -> None:
+        """Prepare; nothing is read or written before the first request.
+
+        Args:
+            root: the store's directory.
+            config: settings.
+            fs: the file system that it is on.
+            writers: settings of the writers, for tests.
+        """
         self.root = root
         self.config = config
-        self.blobs = BlobStore(root)
-        self.incoming = Incoming(root)
-        self._cache = ReaderCache(LOCAL)
+        self.fs = fs
+        self._writers = writers
+        self.blobs = BlobStore(root, fs)
+        self.incoming = Incoming(root, fs)
+        self._cache = ReaderCache(fs)
         self._lock = threading.Lock()
         self._projects: OrderedDict[str, Project] = OrderedDict()
         self._intakes: dict[str, Intake] = {}
@@ -48,7 +59,7 @@ class Hub:
         Raises:
             OSError: the store cannot be listed.
         """
-        return tail.projects(LOCAL, self.root)
+        return tail.projects(self.fs, self.root)
 
     def find(self, project: str) -> Project | None:
         """Return the state of a project, or None when there is no such project."""
@@ -88,7 +99,9 @@ class Hub:
         if known is None:
             state = self.state(project)
             with self._lock:
-                known = self._intakes.setdefault(project, Intake(self.root, project, state))
+                known = self._intakes.setdefault(
+                    project, Intake(self.root, project, state, config=self._writers, fs=self.fs)
+                )
         return known
 
     def intakes(self) -> list[Intake]:

@@ -8,14 +8,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 
 from compactor.serve.errors import RequestError, UnavailableError
 from compactor.serve.making import Maker, Records, Runs
 from compactor.serve.receipts import Received, receipts_since
-from compactor.serve.seen import Seen
+from compactor.serve.seen import MEMORY_KEYS, Seen
 from compactor.serve.wire import (
     NO_ID,
     AlertEntry,
@@ -24,10 +23,10 @@ from compactor.serve.wire import (
     id_key,
 )
 from eventlog import names, schema, tail
-from eventlog.blobs import BlobRef, BlobStore
+from eventlog.blobs import BlobRef, BlobStore, Readable
 from eventlog.config import WriterConfig
 from eventlog.errors import DurabilityUnknownError, StorageError, UsageError
-from eventlog.fs import LOCAL
+from eventlog.fs import LOCAL, Fs
 from eventlog.writer import Writer
 
 log = logging.getLogger("compactor")
@@ -55,7 +54,16 @@ class Intake:
         artifacts_lock: held by who chooses the number of an artifact's version.
     """
 
-    def __init__(self, root: str, project: str, runs: Runs, *, config: WriterConfig | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        project: str,
+        runs: Runs,
+        *,
+        config: WriterConfig | None = None,
+        fs: Fs = LOCAL,
+        memory_keys: int = MEMORY_KEYS,
+    ) -> None:
         """Prepare; the writer, the lock and the index come with the first batch.
 
         Raises:
@@ -67,8 +75,10 @@ class Intake:
         self._root = root
         self._runs = runs
         self._config = config or WriterConfig(on_error="raise")
-        self._blobs = BlobStore(root)
-        self._maker = Maker(project, runs, root, self._config.inline_bytes)
+        self._fs = fs
+        self._memory_keys = memory_keys
+        self._blobs = BlobStore(root, fs)
+        self._maker = Maker(project, runs, root, self._config.inline_bytes, fs)
         self.artifacts_lock = threading.Lock()
         self._lock = threading.Lock()
         self._writer: Writer | None = None
@@ -125,7 +135,7 @@ class Intake:
         """
         self._take([NO_ID], lambda _: (self._maker.start(run_id, run, None) if run else [], [make(time.time_ns())]))
 
-    def put_blob(self, file: Any) -> BlobRef:
+    def put_blob(self, file: Readable) -> BlobRef:
         """Keep what an open file holds as a blob; durable when this returns.
 
         Raises:
@@ -175,9 +185,9 @@ class Intake:
             raise UnavailableError("the server is shutting down")
         if self._writer is None or self._seen is None:
             self._take_lock()
-            sync_inherited(self._root, self.project)
+            sync_inherited(self._fs, self._root, self.project)
             self._seen = self._load_seen()
-            self._writer = Writer(self._root, self.project, config=self._config)
+            self._writer = Writer(self._root, self.project, config=self._config, fs=self._fs)
         return self._writer, self._seen
 
     def _writing(self) -> Writer:
@@ -188,15 +198,15 @@ class Intake:
             return
         # The index may be deleted at any time; this directory may not.
         directory = names.project_segments_dir(self._root, self.project)
-        LOCAL.make_dirs(directory)
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if not LOCAL.lock(fd):
-            os.close(fd)
+        self._fs.make_dirs(directory)
+        fd = self._fs.open(directory)
+        if not self._fs.lock(fd):
+            self._fs.close(fd)
             raise UnavailableError(f"another server takes what is sent to project {self.project!r} in this store")
         self._lock_fd = fd
 
     def _load_seen(self) -> Seen:
-        seen = Seen(names.index_dir(self._root, self.project))
+        seen = Seen(names.index_dir(self._root, self.project), fs=self._fs, memory_keys=self._memory_keys)
         cursor = dict(seen.cursor)
         for received in receipts_since(self._runs.feed(), seen.cursor):
             self._note(seen, received, cursor)
@@ -230,23 +240,31 @@ class Intake:
                 self._save(self._writer, self._seen)
                 self._writer.close()
             if self._lock_fd >= 0:
-                os.close(self._lock_fd)
+                self._fs.close(self._lock_fd)
                 self._lock_fd = -1
 
 
-def sync_inherited(root: str, project: str) -> None:
+def sync_inherited(fs: Fs, root: str, project: str) -> None:
     """Make durable what a server that was killed had appended: a repeat of it will be answered as kept.
 
     Raises:
         OSError: as the file system raises it.
     """
-    for writer_id in tail.writers(LOCAL, root, project):
+    for writer_id in tail.writers(fs, root, project):
         directory = names.writer_dir(root, project, writer_id)
-        for name in LOCAL.names(directory):
+        for name in fs.names(directory):
             if name.endswith(".open"):
-                with contextlib.suppress(FileNotFoundError), open(os.path.join(directory, name), "rb") as file:
-                    LOCAL.sync(file.fileno())
-        LOCAL.sync_dir(directory)
+                with contextlib.suppress(FileNotFoundError):
+                    # Its name is durable: a segment holds no record before that.
+                    _sync_file(fs, os.path.join(directory, name))
+
+
+def _sync_file(fs: Fs, path: str) -> None:
+    fd = fs.open(path)
+    try:
+        fs.sync(fd)
+    finally:
+        fs.close(fd)
 
 
 def _fresh(keys: Sequence[bytes], seen: Seen) -> list[int]:

@@ -22,6 +22,7 @@ from compactor.serve.wire import (
 from eventlog import schema, values
 from eventlog.blobs import BlobRef, BlobStore
 from eventlog.feed import Feed
+from eventlog.fs import Fs
 from eventlog.runs import RunPart
 from eventlog.writer import Writer
 
@@ -74,11 +75,11 @@ class _Blobs(BlobStore):
 class Maker:
     """Makes the records of one project. Not thread-safe: its intake holds a lock."""
 
-    def __init__(self, project: str, runs: Runs, root: str, inline_bytes: int) -> None:
+    def __init__(self, project: str, runs: Runs, root: str, inline_bytes: int, fs: Fs) -> None:
         """Take the project and its store; a value that is larger than `inline_bytes` becomes a blob."""
         self._project = project
         self._runs = runs
-        self._blobs = _Blobs(root)
+        self._blobs = _Blobs(root, fs)
         self._inline_bytes = inline_bytes
         self._known: dict[str, Known] = {}
 

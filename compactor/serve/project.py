@@ -18,7 +18,6 @@ from eventlog.blobs import BlobStore
 from eventlog.columns import Batch, EventRow
 from eventlog.errors import ConflictError, EventLogError
 from eventlog.feed import Feed
-from eventlog.fs import LOCAL
 from eventlog.gather import Block
 from eventlog.runs import RunPart, RunParts
 from eventlog.snapshot import ReaderCache
@@ -53,9 +52,10 @@ class Project:
         self.name = name
         self._root = root
         self._cache = cache
+        self._fs = cache.fs
         self._limit = cache_bytes
-        self._feed = Feed(LOCAL, root, name, cache)
-        self._blobs = BlobStore(root)
+        self._feed = Feed(self._fs, root, name, cache)
+        self._blobs = BlobStore(root, self._fs)
         self._lock = threading.RLock()
         self._forget()
 
@@ -154,7 +154,7 @@ class Project:
 
     def feed(self) -> Feed:
         """Return a feed of the project that nobody else uses."""
-        return Feed(LOCAL, self._root, self.name, self._cache)
+        return Feed(self._fs, self._root, self.name, self._cache)
 
     def runs(self) -> list[RunPart]:
         """Return the runs that are not deleted, by creation."""
@@ -304,7 +304,7 @@ class Project:
 
     def _load_blob(self, digest: str) -> Any:
         try:
-            if LOCAL.size(self._blobs.path(digest)) > _LARGEST_SHOWN_BLOB:
+            if self._fs.size(self._blobs.path(digest)) > _LARGEST_SHOWN_BLOB:
                 return None
             return values.from_json(self._blobs.get(digest))
         except (EventLogError, OSError, ValueError, RecursionError):

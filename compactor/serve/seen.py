@@ -22,7 +22,7 @@ from eventlog.fs import LOCAL, Fs, staged, write_all
 KEY_BYTES: Final = 12
 _STATE: Final = "state.json"
 _FANOUT: Final = 4
-_MEMORY_KEYS: Final = 65_536
+MEMORY_KEYS: Final = 65_536
 _CHUNK_KEYS: Final = 1 << 20
 _KEY: Final = np.dtype([("high", ">u8"), ("low", ">u4")])
 
@@ -72,7 +72,7 @@ class _Mapped(NamedTuple):
 class Seen:
     """A set of 12-byte keys that outlives the process and its memory. Not thread-safe: its intake holds a lock."""
 
-    def __init__(self, directory: str, *, fs: Fs = LOCAL, memory_keys: int = _MEMORY_KEYS) -> None:
+    def __init__(self, directory: str, *, fs: Fs = LOCAL, memory_keys: int = MEMORY_KEYS) -> None:
         """Open the index, or start an empty one when there is none that is whole; see `cursor`."""
         self._directory = directory
         self._fs = fs
@@ -95,7 +95,8 @@ class Seen:
         path = os.path.join(self._directory, run.name)
         if self._fs.size(path) != run.keys * KEY_BYTES:
             raise _DamagedError
-        data = np.memmap(path, np.uint8, "r")
+        source = self._fs.source(path)
+        data = np.memmap(source, np.uint8, "r") if isinstance(source, str) else np.frombuffer(source.read(), np.uint8)
         crc = 0
         for start in range(0, len(data), _CHUNK_KEYS):
             crc = zlib.crc32(data[start : start + _CHUNK_KEYS].data, crc)
@@ -138,6 +139,8 @@ class Seen:
     def save(self, cursor: dict[str, int]) -> None:
         """Write what is in memory as a run, merge runs, and publish both with the cursor that they reach.
 
+        Durable when this returns; a power loss in between leaves the index as it was or as it is saved, whole.
+
         Raises:
             OSError: nothing has changed; what is in memory stays there.
         """
@@ -149,6 +152,8 @@ class Seen:
         while fan := _first_fan(runs):
             merged = self._write_merged(fan)
             runs = [run for run in runs if run not in fan] + [merged]
+        # A state must not outlive the names of its runs.
+        self._fs.sync_dir(self._directory)
         state = msgspec.json.encode(State([mapped.run for mapped in runs], cursor))
         with staged(self._fs, self._directory, _STATE) as (temporary, fd):
             write_all(self._fs, fd, msgspec.json.encode(_Checked(zlib.crc32(state), msgspec.Raw(state))))

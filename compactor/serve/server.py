@@ -68,7 +68,7 @@ def serve(
         StorageError: the address is taken, or the store cannot be created.
     """
     try:
-        LOCAL.make_dirs(names.segments_dir(root))
+        LOCAL.make_dirs(names.segments_dir(root), durable=False)
         listening = _listen(config.host, config.port)
     except UnicodeError as error:
         raise UsageError(f"{config.host!r} is no name of a host: {error}") from error

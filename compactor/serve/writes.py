@@ -17,7 +17,6 @@ from compactor.serve.uploads import base_name, relative_path
 from compactor.serve.wire import AlertEntry, BlobEntry, LogEntry, SystemEntry, UploadEntry, checked_name, whole
 from eventlog import names, schema, values
 from eventlog.blobs import BlobRef
-from eventlog.fs import LOCAL
 
 _E = TypeVar("_E", LogEntry, SystemEntry, AlertEntry)
 
@@ -206,7 +205,7 @@ def _has_blob(hub: Hub, digest: str) -> bool:
     if not names.is_digest(digest):
         raise RequestError("a digest is 64 lower-case hex digits")
     with contextlib.suppress(FileNotFoundError):
-        LOCAL.size(hub.blobs.path(digest))
+        hub.fs.size(hub.blobs.path(digest))
         return True
     return False
 

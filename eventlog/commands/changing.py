@@ -11,6 +11,7 @@ from eventlog import mounts, schema
 from eventlog.commands.output import emit, json_option, open_existing, store_argument
 from eventlog.config import WriterConfig, read_environment
 from eventlog.errors import ConflictError, StorageError, UsageError
+from eventlog.fs import LOCAL, Fs
 from eventlog.present import clean
 from eventlog.store import Store
 from eventlog.values import printable
@@ -69,14 +70,25 @@ def _change(store: str, project: str, run: str, action: str, values: dict[str, A
     mount = mounts.unsuitable_mount(opened.root)
     if mount is not None and read_environment().writer.network_mount != "allow":
         raise StorageError(95, f"{opened.root} is on a {mount} mount; EVENTLOG_NETWORK_MOUNT=allow takes the risk")
-    writer = Writer(opened.root, project, config=WriterConfig(on_error="raise", sync_interval_s=None))
-    writer.append(schema.Admin(time.time_ns(), run_id, action, values))
-    writer.close()
+    writer_id = append_change(opened.root, project, run_id, action, values)
     _check(opened, project, run_id, action, values)
     if as_json:
-        emit({"project": project, "run_id": run_id, "action": action, "values": values, "writer_id": writer.writer_id})
+        emit({"project": project, "run_id": run_id, "action": action, "values": values, "writer_id": writer_id})
         return
     click.echo(f"{action}d {clean(run_id)} in {clean(project)}")
+
+
+def append_change(root: str, project: str, run_id: str, action: str, values: dict[str, Any], *, fs: Fs = LOCAL) -> str:
+    """Append the record that changes a run, durable when this returns; return the id of the writer that did.
+
+    Raises:
+        StorageError: it could not be appended.
+        DurabilityUnknownError: it could not be synced.
+    """
+    writer = Writer(root, project, config=WriterConfig(on_error="raise", sync_interval_s=None), fs=fs)
+    writer.append(schema.Admin(time.time_ns(), run_id, action, values))
+    writer.close()
+    return writer.writer_id
 
 
 def _resolve(store: Store, project: str, run: str) -> str:

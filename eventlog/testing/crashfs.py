@@ -6,14 +6,13 @@ import errno as codes
 import io
 import itertools
 import os
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import IO, TYPE_CHECKING, Final, Literal
 
-from eventlog.fs import Entry
+from eventlog.fs import Entry, MakesDirs
 from eventlog.testing.disk import CrashMode, Directory, Disk, File, Node, Step, refusal
-from eventlog.testing.faults import Faults, Operation
+from eventlog.testing.faults import Faulty
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -24,12 +23,19 @@ _FIRST_FD: Final = 1_000_000
 class _Handle:
     """An open descriptor."""
 
-    def __init__(self, file: File, path: str) -> None:
-        self.file = file
+    def __init__(self, node: Node, path: str) -> None:
+        self.node = node
         self.path = path
 
+    @property
+    def file(self) -> File:
+        """The file; EISDIR when it is a directory."""
+        if isinstance(self.node, Directory):
+            raise refusal(codes.EISDIR, self.path)
+        return self.node
 
-class CrashFs:
+
+class CrashFs(Faulty, MakesDirs):
     """A simulated disk: after a crash it holds exactly what was synced, and of the rest what the crash mode says.
 
     Implements `eventlog.fs.Fs`; errors are those of the operating system. Bytes become durable by `sync` of
@@ -38,28 +44,18 @@ class CrashFs:
     Linux. The design follows LevelDB's fault_injection_test. Thread-safe.
     """
 
-    def __init__(self, *, time_ns: Callable[[], int] = time.time_ns) -> None:
-        """Start with an empty disk.
+    def __init__(self, *, start: CrashFs | None = None, time_ns: Callable[[], int] = time.time_ns) -> None:
+        """Start with an empty disk, or with a copy of one whose processes were killed.
 
         Args:
+            start: the disk to copy.
             time_ns: the clock that modification times come from, nanoseconds since 1970 UTC.
         """
+        super().__init__()
         self._time_ns = time_ns
-        self._disk = Disk()
+        self._disk: Disk = Disk() if start is None else start._disk.after_kill()  # noqa: SLF001 - one of ours
         self._handles: dict[int, _Handle] = {}
-        self._faults = Faults()
         self._ignored: frozenset[str] = frozenset()
-        self._lock = threading.RLock()
-
-    @property
-    def operations(self) -> list[Operation]:
-        """Every change that was begun so far, in order."""
-        return self._faults.operations
-
-    @property
-    def stopped_at(self) -> Operation | None:
-        """The change at which the process was stopped, or None."""
-        return self._faults.stopped_at
 
     @property
     def open_paths(self) -> list[str]:
@@ -67,7 +63,26 @@ class CrashFs:
         with self._lock:
             return sorted(handle.path for handle in self._handles.values())
 
-    def after_crash(self, mode: CrashMode = "lost", *, seed: int | None = None) -> CrashFs:
+    @property
+    def unsynced_names(self) -> int:
+        """How many changes of names no sync of a directory has confirmed."""
+        with self._lock:
+            return len(self._disk.pending)
+
+    @property
+    def unsynced_bytes(self) -> bool:
+        """Whether any file holds bytes that no sync has confirmed."""
+        with self._lock:
+            return self._disk.has_unsynced_bytes()
+
+    def state(self) -> dict[str, bytes | None]:
+        """Return the bytes of every file by its path, and None for every directory."""
+        with self._lock:
+            return self._disk.state()
+
+    def after_crash(
+        self, mode: CrashMode = "lost", *, seed: int | None = None, kept_names: Collection[int] | None = None
+    ) -> CrashFs:
         """Return the disk as a new process finds it; this one stays as it is.
 
         Nobody holds a lock or a descriptor there, and no fault or stop is set.
@@ -75,54 +90,18 @@ class CrashFs:
         Args:
             mode: "kept": the processes were killed, nothing is lost, and what was un-synced still is. The others
                 are power losses. "lost": un-synced bytes and names are gone. "torn": un-synced bytes are cut at
-                a multiple of 512. "zeros": un-synced bytes are zero. "holes": some sectors of them are.
+                a multiple of 512. "zeros": un-synced bytes are zero. "holes": some sectors of them are. "whole":
+                they are all there.
             seed: choose by this number which un-synced changes of names a power loss keeps, and where it
                 cuts; None keeps all of them, or none with "lost".
+            kept_names: keep exactly these un-synced changes of names, by their number from 0 in their order.
         """
         other = CrashFs(time_ns=self._time_ns)
         with self._lock:
-            other._disk = self._disk.after_kill() if mode == "kept" else self._disk.after_power_loss(mode, seed)
+            other._disk = (
+                self._disk.after_kill() if mode == "kept" else self._disk.after_power_loss(mode, seed, kept_names)
+            )
         return other
-
-    def stop_after(self, operations: int, *, half_written: bool = False) -> None:
-        """Raise `Stopped` at the n-th change from now on, which is not done any more, and at every one after it.
-
-        Args:
-            operations: n, from 1.
-            half_written: when the n-th is a write, half of its bytes are written before.
-        """
-        with self._lock:
-            self._faults.stop_after(operations, half_written=half_written)
-
-    def fail_next(
-        self, op: str, errno: int, count: int | None = 1, short_write_bytes: int | None = None, *, where: str = ""
-    ) -> None:
-        """Make operations fail.
-
-        Args:
-            op: a method's name; "mkdir" for a directory that `make_dirs` makes.
-            errno: of the OSError that is raised.
-            count: how many times in a row; None is until `heal`.
-            short_write_bytes: for "write": before it fails, one write takes at most so many bytes and says so.
-            where: only on paths that contain this text.
-        """
-        with self._lock:
-            self._faults.add(op, errno, count, short_write_bytes, where)
-
-    def fail_at(self, operations: int, errno: int) -> None:
-        """Make the n-th change from now on fail, once.
-
-        Args:
-            operations: n, from 1.
-            errno: of the OSError that is raised.
-        """
-        with self._lock:
-            self._faults.fail_at(operations, errno)
-
-    def heal(self) -> None:
-        """Forget the faults that are still to come; what failed syncs lost stays lost."""
-        with self._lock:
-            self._faults.heal()
 
     def ignore_sync(self, *kinds: Literal["file", "dir"]) -> None:
         """Let syncs of these kinds do nothing and say that all is well: to prove that a test notices their absence."""
@@ -138,9 +117,7 @@ class CrashFs:
                 raise refusal(codes.EEXIST, path)
             file = File(self._time_ns())
             self._disk.change(Step(directory, name, file))
-            fd = next(number for number in itertools.count(_FIRST_FD) if number not in self._handles)
-            self._handles[fd] = _Handle(file, path)
-            return fd
+            return self._opened(file, path)
 
     def write(self, fd: int, data: Buffer, /) -> int:
         """Append bytes; return how many were taken."""
@@ -153,6 +130,13 @@ class CrashFs:
             taken = len(view) if short is None else min(short, len(view))
             handle.file.append(bytes(view[:taken]), self._time_ns())
             return taken
+
+    def open(self, path: str) -> int:
+        """Return a descriptor of a file or directory that is there."""
+        with self._lock:
+            path = os.path.abspath(path)
+            self._faults.begin("open", path)
+            return self._opened(self._disk.node(path), path)
 
     def pread(self, fd: int, size: int, offset: int, /) -> bytes:
         """Read back at most `size` bytes at `offset`."""
@@ -177,25 +161,27 @@ class CrashFs:
             except OSError:
                 handle.file.fail_sync()
                 raise
-            if "file" not in self._ignored:
-                handle.file.sync()
+            if isinstance(handle.node, Directory):
+                self._disk.sync_names(handle.node)
+            elif "file" not in self._ignored:
+                handle.node.sync()
 
     def lock(self, fd: int, /) -> bool:
         """Take the advisory lock; False when another descriptor holds it."""
         with self._lock:
-            file = self._handle(fd).file
-            if file.locked_by not in (None, fd):
+            node = self._handle(fd).node
+            if node.locked_by not in (None, fd):
                 return False
-            file.locked_by = fd
+            node.locked_by = fd
             return True
 
     def close(self, fd: int, /) -> None:
         """Close a descriptor, and release its lock."""
         with self._lock:
-            file = self._handle(fd).file
+            node = self._handle(fd).node
             del self._handles[fd]
-            if file.locked_by == fd:
-                file.locked_by = None
+            if node.locked_by == fd:
+                node.locked_by = None
 
     def sync_dir(self, path: str) -> None:
         """Make the names in a directory durable."""
@@ -219,7 +205,7 @@ class CrashFs:
                 return  # two names of one file: POSIX leaves both
             self._disk.change(Step(old, old_name, None), Step(new, new_name, node))
             for handle in self._handles.values():
-                if handle.file is node:
+                if handle.node is node:
                     handle.path = target
 
     def link(self, source: str, target: str) -> None:
@@ -252,25 +238,20 @@ class CrashFs:
             directory, name = self._disk.parent(path)
             self._disk.change(Step(directory, name, None))
 
-    def make_dirs(self, path: str) -> None:
-        """Create what is missing from the top down, syncing each parent.
-
-        The lowest directory that is there may have been made by a process that was killed before it synced, so
-        its parent is synced too.
-        """
+    def mkdir(self, path: str) -> None:
+        """Create one directory, which must not exist."""
         with self._lock:
-            missing: list[str] = []
-            probe = os.path.abspath(path)
-            while self._disk.find(probe) is None:
-                missing.append(probe)
-                probe = os.path.dirname(probe)
-            self.sync_dir(os.path.dirname(probe))
-            for made in reversed(missing):
-                self._faults.begin("mkdir", made)
-                directory, name = self._disk.parent(made)
-                self._disk.change(Step(directory, name, Directory(self._time_ns())))
-                self.sync_dir(os.path.dirname(made))
-            self._disk.directory(os.path.abspath(path))
+            path = os.path.abspath(path)
+            self._faults.begin("mkdir", path)
+            directory, name = self._disk.parent(path)
+            if name in directory.names:
+                raise refusal(codes.EEXIST, path)
+            self._disk.change(Step(directory, name, Directory(self._time_ns())))
+
+    def is_dir(self, path: str) -> bool:
+        """Say whether a directory is there."""
+        with self._lock:
+            return isinstance(self._disk.find(os.path.abspath(path)), Directory)
 
     def entries(self, path: str) -> list[Entry]:
         """List a directory in name order; [] when it does not exist."""
@@ -328,6 +309,11 @@ class CrashFs:
         if handle is None:
             raise OSError(codes.EBADF, os.strerror(codes.EBADF))
         return handle
+
+    def _opened(self, node: Node, path: str) -> int:
+        fd = next(number for number in itertools.count(_FIRST_FD) if number not in self._handles)
+        self._handles[fd] = _Handle(node, path)
+        return fd
 
     def _listed(self, path: str) -> Directory | None:
         path = os.path.abspath(path)

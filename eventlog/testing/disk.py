@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Collection
 from random import Random
 from typing import Final, Literal, NamedTuple, get_args
 
 SECTOR_BYTES: Final = 512
 
-CrashMode = Literal["kept", "lost", "torn", "zeros", "holes"]
-CRASH_MODES: Final[tuple[CrashMode, ...]] = get_args(CrashMode)
+CrashMode = Literal["kept", "lost", "torn", "zeros", "holes", "whole"]
+CRASH_MODES: Final[tuple[CrashMode, ...]] = tuple(mode for mode in get_args(CrashMode) if mode != "whole")
+"""All but one: with un-synced names kept as well, "whole" is what a kill leaves."""
 
 
 class File:
@@ -27,28 +29,42 @@ class File:
 
     def __init__(self, mtime_ns: int) -> None:
         """Start empty and un-synced."""
-        self.data = bytearray()
+        self.data: bytes | bytearray = bytearray()
         self.durable = b""
         self.clean_bytes = 0
         self.doubtful: list[tuple[int, int]] = []
         self.mtime_ns = mtime_ns
         self.locked_by: int | None = None
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether the disk holds what programs see."""
+        return not self.doubtful and self.clean_bytes == len(self.data) == len(self.durable)
+
     def append(self, data: bytes, now_ns: int) -> None:
         """Add bytes at the end, as a descriptor in append mode does."""
-        self.data += data
+        self._own().extend(data)
         self.mtime_ns = now_ns
 
     def truncate(self, size: int, now_ns: int) -> None:
         """Cut to `size` bytes, or fill up with zeros to it."""
-        del self.data[size:]
-        self.data += bytes(size - len(self.data))
+        own = self._own()
+        del own[size:]
+        own.extend(bytes(size - len(own)))
         self.clean_bytes = min(self.clean_bytes, size)
         self.doubtful = [(start, min(end, size)) for start, end in self.doubtful if start < size]
         self.mtime_ns = now_ns
 
+    def _own(self) -> bytearray:
+        """Return the bytes to change: a file that a crash left shares them with the disk before it."""
+        if not isinstance(self.data, bytearray):
+            self.data = bytearray(self.data)
+        return self.data
+
     def sync(self) -> None:
         """Make the bytes durable, except those that a failed sync gave up on."""
+        if self.is_clean:
+            return
         written = bytearray(self.data)
         for start, end in self.doubtful:
             written[start:end] = bytes(end - start)
@@ -62,12 +78,14 @@ class File:
 
     def surviving(self, mode: CrashMode, random: Random) -> bytes:
         """Return the bytes that a power loss leaves."""
-        if mode == "lost":
+        if mode == "lost" or self.is_clean:
             return self.durable
         clean, size = self.clean_bytes, len(self.data)
         start = self.durable[:clean]
         if mode == "zeros":
             return start + bytes(size - clean)
+        if mode == "whole":
+            return start + bytes(self.data[clean:])
         if mode == "torn":
             cuts = range(-(-clean // SECTOR_BYTES) * SECTOR_BYTES, size, SECTOR_BYTES)
             end = random.choice(cuts) if cuts else clean
@@ -87,6 +105,7 @@ class Directory:
         self.names: dict[str, Node] = {}
         self.durable: dict[str, Node] = {}
         self.mtime_ns = mtime_ns
+        self.locked_by: int | None = None
 
 
 Node = File | Directory
@@ -181,6 +200,31 @@ class Disk:
                 _apply(change, {id(step.directory): step.directory.durable for step in change})
         self.pending = [change for change in self.pending if id(change[0].directory) not in together]
 
+    def has_unsynced_bytes(self) -> bool:
+        """Say whether any file holds bytes that the disk does not."""
+        below: list[Node] = [self.root]
+        while below:
+            node = below.pop()
+            if isinstance(node, Directory):
+                below += node.names.values()
+                below += (child for name, child in node.durable.items() if node.names.get(name) is not child)
+            elif not node.is_clean:
+                return True
+        return False
+
+    def state(self) -> dict[str, bytes | None]:
+        """Return the bytes of every file by its path, and None for every directory."""
+        found: dict[str, bytes | None] = {}
+        below: list[tuple[str, Node]] = [("", self.root)]
+        while below:
+            path, node = below.pop()
+            if isinstance(node, File):
+                found[path] = node.durable if node.is_clean else bytes(node.data)
+            else:
+                found[path or "/"] = None
+                below += [(f"{path}/{name}", child) for name, child in node.names.items()]
+        return found
+
     def after_kill(self) -> Disk:
         """Return the disk as it is when only the processes died: nothing is lost, and nothing more is durable."""
         copies = _Copies()
@@ -192,18 +236,20 @@ class Disk:
         ]
         return other
 
-    def after_power_loss(self, mode: CrashMode, seed: int | None) -> Disk:
+    def after_power_loss(self, mode: CrashMode, seed: int | None, kept_names: Collection[int] | None = None) -> Disk:
         """Return the disk that a power loss leaves.
 
         Args:
             mode: what happens to bytes that were not synced; names that were not synced go with "lost" and
                 stay otherwise.
             seed: keep some of the un-synced changes of names instead, chosen by this number.
+            kept_names: keep exactly these of them instead, by their place in `pending`.
         """
         random = Random(seed or 0)  # noqa: S311 - a repeatable choice, no secret
         names: dict[int, dict[str, Node]] = {}
-        for change in self.pending:
+        for place, change in enumerate(self.pending):
             kept = mode != "lost" if seed is None else random.random() < 0.5
+            kept = kept if kept_names is None else place in kept_names
             for step in change:
                 names.setdefault(id(step.directory), dict(step.directory.durable))
             if kept:
@@ -240,7 +286,8 @@ class _Copies:
         if isinstance(found, File):
             return found
         copy = File(file.mtime_ns)
-        copy.data, copy.durable = bytearray(file.data), file.durable
+        copy.data = file.durable if file.is_clean else bytearray(file.data)
+        copy.durable = file.durable
         copy.clean_bytes, copy.doubtful = file.clean_bytes, list(file.doubtful)
         self._made[id(file)] = copy
         return copy
@@ -276,6 +323,6 @@ class _Survivors:
         found = self._files.get(id(file))
         if found is None:
             found = self._files[id(file)] = File(file.mtime_ns)
-            found.data += file.surviving(self._mode, self._random)
-            found.sync()
+            found.data = found.durable = file.surviving(self._mode, self._random)
+            found.clean_bytes = len(found.durable)
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Final, NamedTuple
 
 MUTATING: Final = frozenset(
@@ -106,3 +107,62 @@ def _strike(fault: _Fault, path: str) -> int:
     if fault.count is not None:
         fault.count -= 1
     raise OSError(fault.errno, os.strerror(fault.errno), path)
+
+
+class Faulty:
+    """What can be told to go wrong with a simulated file system. Thread-safe."""
+
+    def __init__(self) -> None:
+        """Start without any trouble."""
+        self._faults = Faults()
+        self._lock = threading.RLock()
+
+    @property
+    def operations(self) -> list[Operation]:
+        """Every change that was begun so far, in order."""
+        return self._faults.operations
+
+    @property
+    def stopped_at(self) -> Operation | None:
+        """The change at which the process was stopped, or None."""
+        return self._faults.stopped_at
+
+    def stop_after(self, operations: int, *, half_written: bool = False) -> None:
+        """Raise `Stopped` at the n-th change from now on, which is not done any more, and at every one after it.
+
+        Args:
+            operations: n, from 1.
+            half_written: when the n-th is a write, half of its bytes are written before.
+        """
+        with self._lock:
+            self._faults.stop_after(operations, half_written=half_written)
+
+    def fail_next(
+        self, op: str, errno: int, count: int | None = 1, short_write_bytes: int | None = None, *, where: str = ""
+    ) -> None:
+        """Make operations fail.
+
+        Args:
+            op: a method's name; "mkdir" for a directory that `make_dirs` makes.
+            errno: of the OSError that is raised.
+            count: how many times in a row; None is until `heal`.
+            short_write_bytes: for "write": before it fails, one write takes at most so many bytes and says so.
+            where: only on paths that contain this text.
+        """
+        with self._lock:
+            self._faults.add(op, errno, count, short_write_bytes, where)
+
+    def fail_at(self, operations: int, errno: int) -> None:
+        """Make the n-th change from now on fail, once.
+
+        Args:
+            operations: n, from 1.
+            errno: of the OSError that is raised.
+        """
+        with self._lock:
+            self._faults.fail_at(operations, errno)
+
+    def heal(self) -> None:
+        """Forget the faults that are still to come; what failed syncs lost stays lost."""
+        with self._lock:
+            self._faults.heal()
