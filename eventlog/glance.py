@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+import msgspec
+
 from eventlog import names
 from eventlog.fs import Fs
 from eventlog.manifest import Watermark
@@ -97,7 +99,8 @@ class Glance:
         if mark.segno and _is_settled(changed_ns):
             directory = names.writer_dir(self._root, self._project, writer_id)
             path = os.path.join(directory, names.segment_name(mark.segno, sealed=False))
-            self._seen[writer_id] = _Seen(changed_ns, path, mark.offset, time.monotonic() + self._trusted_s)
+            size = mark.offset if mark.ended_bytes is msgspec.UNSET else mark.ended_bytes
+            self._seen[writer_id] = _Seen(changed_ns, path, size, time.monotonic() + self._trusted_s)
 
     def _changed_ns(self, path: str) -> int:
         try:

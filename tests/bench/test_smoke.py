@@ -56,23 +56,35 @@ def test_fold_counts_what_it_folds_and_keeps_what_it_made(tmp_path):
     assert growth["snapshot_rows"] == {"1": 2000, "10": 20_000}
     assert growth["wall_ratio"] == growth["wall_s"]["10"] / growth["wall_s"]["1"]
     assert growth["cpu_ratio"] == growth["cpu_s"]["10"] / growth["cpu_s"]["1"]
+    assert document["backlog"]["points"] == 20 * 2000 * 8
+    stream = document["stream"]
+    assert stream["points"] % (8 * 8 * 20) == 0
+    assert stream["points_per_cpu_s"] > stream["points_per_s"] > 0
+    assert stream["idle_writers"] == 1000
     kept = sorted(entry.name for entry in (tmp_path / "cache").iterdir())
     assert "segments-noisy-2000-1" in kept
     assert not [name for name in kept if "copy" in name or "making" in name]
 
 
-def test_read_gets_the_same_rows_in_every_way(tmp_path):
-    document = json.loads(bench(tmp_path, "read", "--json", "--records", "2000", "--repeat", "1"))
+def test_read_gets_the_same_rows_in_every_way_at_every_size(tmp_path):
+    document = json.loads(
+        bench(tmp_path, "read", "--json", "--records", "40000", "--repeat", "1", "--peers", "eventlog")
+    )
     check_machine(document)
-    rows = document["rows"]
-    assert rows["curve"] == rows["curve_duckdb"] == rows["curve_pyarrow_dataset"] == rows["metrics_of_run"] == 100
-    assert rows["curve_limit_row_groups"] >= 100
-    assert rows["runs"] == 20
-    assert rows["open"] == 8
-    assert set(document["warm_ms"]) == set(rows)
-    for subject in ("eventlog", "duckdb", "pyarrow_dataset"):
-        times = document["fresh_process_ms"][subject]
-        assert times["process"] >= times["import"] + times["answer"] > 0
+    assert list(document["sizes"]) == ["3200", "32000", "320000"]
+    for size, figures in document["sizes"].items():
+        rows = figures["rows"]
+        ways = ("curve", "curve_duckdb", "curve_polars", "curve_pyarrow_dataset", "metrics_of_run")
+        assert {rows[way] for way in ways} == {100}
+        assert rows["curve_limit_row_groups"] >= 100
+        assert figures["runs"] == rows["runs"] == int(size) // 800
+        assert rows["poll"] == min(figures["runs"], 20)
+        assert rows["open"] == 8
+        assert set(figures["warm_ms"]) == set(rows)
+        for subject in ("eventlog", "duckdb", "pyarrow_dataset"):
+            assert figures["fresh_process_ms"][subject]["answer"] > 0
+    assert document["run_list"]["runs"] == 32
+    assert document["elsewhere"]["ms"] == {}
 
 
 def test_people_get_a_table(tmp_path):

@@ -83,6 +83,31 @@ def test_on_a_network_mount_a_writer_spools_or_refuses_and_a_compactor_refuses(t
     assert f"is on a {kind} mount" in stopped.stderr
 
 
+CRASHING = """
+import os, sys, eventlog
+run = eventlog.init("p", "a", dir=sys.argv[1], resume="allow")
+run.log({"x": float(sys.argv[2])}, step=int(sys.argv[2]))
+run.flush()
+os._exit(0)
+"""
+
+
+@namespaces
+def test_what_a_machine_left_when_it_went_down_is_read_on_after_its_next_boot(tmp_path, inside):
+    store = tmp_path / "store"
+    script = 'mount --bind "$3" /proc/sys/kernel/random/boot_id; exec "$0" '
+    for step in range(3):
+        boot = tmp_path / f"boot-{step}"
+        boot.write_text(f"00000000-0000-0000-0000-00000000000{step}\n")
+        inside(script + '-c "$1" "$2" "$4"', CRASHING, store, boot, step)
+        inside('mount --bind "$2" /proc/sys/kernel/random/boot_id; exec "$0" -m compactor run "$1" --once', store, boot)
+    left = [path.read_bytes() for path in store.rglob("*.open")]
+    assert [sum(f"-00000000000{step}".encode() in data for data in left) for step in range(3)] == [1, 1, 1]
+    assert values(store) == [0.0, 1.0, 2.0]
+    assert open_store(store).runs("p").num_rows == 1
+    assert verify(str(store)).ok
+
+
 @pytest.mark.invariant(4)
 @namespaces
 def test_a_store_on_a_read_only_mount_can_be_read_by_everything_that_reads(tmp_path, inside):

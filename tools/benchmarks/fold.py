@@ -10,9 +10,12 @@ from typing import Any, Final
 import fresh
 import limits
 import stores
+import stream
+from charts import Panel
 
 DEFAULT_RECORDS: Final = 625_000
 _GROWTH: Final = 10
+_BACKLOG: Final = 20
 
 
 def measure(cache: str, records: int, repeat: int) -> dict[str, Any]:
@@ -21,7 +24,15 @@ def measure(cache: str, records: int, repeat: int) -> dict[str, Any]:
         "parameters": {"records": records, "points": records * 8, "runs": stores.RUNS, "repeat": repeat},
         "fold": {kind: _of_kind(cache, kind, records, repeat) for kind in stores.KINDS},
         "growth": _growth(cache, records, repeat),
+        "backlog": _backlog(cache, records * _BACKLOG),
+        "stream": stream.measure(cache, stream.SECONDS if records >= DEFAULT_RECORDS else 1.0),
     }
+
+
+def _backlog(cache: str, records: int) -> dict[str, Any]:
+    """Fold a backlog that is many times as large, once: neither speed nor memory may depend on it."""
+    with stores.linked_copy(cache, stores.segments(cache, "noisy", records)) as root:
+        return dict(fresh.call("fold", "time_fold", root=root))
 
 
 def _of_kind(cache: str, kind: str, records: int, repeat: int) -> dict[str, Any]:
@@ -147,4 +158,44 @@ def table(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         text = f"fold {growth['new_records']:,} new records into {growth['snapshot_rows'][times]:,} rows, s"
         lines += [(text, f"{seconds:.3f}", ""), ("  of CPU", f"{growth['cpu_s'][times]:.3f}", "")]
     ratio = f"{growth['wall_ratio']:.2f} ({growth['cpu_ratio']:.2f} of CPU)"
-    return [*lines, ("  times as long in the larger store", ratio, "1")]
+    return [*lines, ("  times as long in the larger store", ratio, "1"), *_service_lines(found)]
+
+
+def _service_lines(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    backlog, steady = found["backlog"], found["stream"]
+    rate = f"[bold]a steady stream of {steady['points_per_s'] / 1e3:.0f} k points/s[/]: share of a core"
+    idle = f"[bold]{steady['idle_writers']:,} writers that are idle[/]: share of a core"
+    return [
+        (
+            f"[bold]a backlog of {backlog['points'] / 1e6:g} M points[/]: M points/s",
+            f"{backlog['points_per_s'] / 1e6:.1f}",
+            "",
+        ),
+        ("  peak memory MiB", f"{backlog['peak_rss_mib']:.0f}", ""),
+        (rate, f"{steady['core_share']:.1%}", ""),
+        ("  M points per second of CPU", f"{steady['points_per_cpu_s'] / 1e6:.1f}", ""),
+        ("  peak memory MiB", f"{steady['peak_rss_mib']:.0f}", ""),
+        ("  folds", f"{steady['folds']:.0f}", ""),
+        (idle, f"{steady['idle_core_share']:.2%}", ""),
+    ]
+
+
+def panels(found: dict[str, Any]) -> list[Panel]:
+    """Return what `--plot` draws."""
+    names = {"eventlog": "eventlog", "limit_rows": "limit: rows", "limit_columns": "limit: packed columns"}
+    kinds = found["fold"]
+    speed = {text: [figures[name]["points_per_s"] / 1e6 for figures in kinds.values()] for name, text in names.items()}
+    sizes = {"5 M": kinds["noisy"]["eventlog"], "backlog": found["backlog"]}
+    memory = [figures["peak_rss_mib"] for figures in sizes.values()]
+    points = [figures["points"] for figures in sizes.values()]
+    return [
+        Panel(title="Fold", unit="M points/s, more is better", labels=[*kinds], series=speed, log=False),
+        Panel(
+            title="Peak memory of a fold",
+            unit="MiB, less is better",
+            labels=points,
+            series={"eventlog": memory},
+            kind="lines",
+            across="points in the backlog",
+        ),
+    ]

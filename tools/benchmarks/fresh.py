@@ -24,12 +24,12 @@ def rss_bytes() -> int:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
-def peak_rss_bytes() -> int:
-    """Return the most memory that this process had resident.
+def peak_rss_bytes(pid: int | None = None) -> int:
+    """Return the most memory that a process had resident, this one by default.
 
     `ru_maxrss` is inherited from the parent across fork and exec, so the kernel's own high-water mark is asked.
     """
-    with open("/proc/self/status", encoding="ascii") as file:
+    with open(f"/proc/{pid or 'self'}/status", encoding="ascii") as file:
         line = next(line for line in file if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 

@@ -1,120 +1,80 @@
-"""How fast a curve of one run comes: warm and in a fresh process, beside the same files read in other ways."""
+"""What a reader waits for at 1, 10 and 100 M points: a curve, a poll of 20 runs, the list of runs, opening a store."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, Final
 
-import duckdb
+import elsewhere
 import fresh
-import limits
-import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 import stores
+from charts import Panel
+from grids import Grid, number
+from ways import COLUMNS, METRIC, QUERY
 
-from eventlog.fs import LOCAL
-from eventlog.parquet import DataFileReader
 from eventlog.store import open_store
 
-DEFAULT_RECORDS: Final = 625_000
-_METRIC: Final = "loss"
-_COLUMNS: Final = ["_step", "_time", _METRIC]
-_QUERY: Final = f"SELECT _step, _time, {_METRIC} FROM read_parquet(?) WHERE _run_id = ? ORDER BY _writer, _seq"  # noqa: S608
-_LOOKS: Final = 40
+DEFAULT_RECORDS: Final = 12_500_000
+DEFAULT_REPEAT: Final = 3
+NAMES: Final = ("eventlog", *elsewhere.PEERS)
+_ROWS: Final = 31_250
+_SMALL_RUNS: Final = 10_000
+_SMALL_ROWS: Final = 20
+_WAYS: Final = {
+    "curve": "one curve",
+    "curve_limit_row_groups": "  limit: just the row groups it needs",
+    "curve_duckdb": "  duckdb, the same files",
+    "curve_polars": "  polars, the same files",
+    "curve_pyarrow_dataset": "  pyarrow.dataset with a filter, the same files",
+    "curve_2000_points": "  cut down to 2000 points",
+    "open_and_curve": "  with a store opened anew",
+    "poll": "20 runs of 3000 points",
+    "metrics_of_run": "all metrics of one run",
+    "runs": "the list of the runs",
+    "open": "open a store and name its metrics",
+}
 
 
-def measure(cache: str, records: int, repeat: int) -> dict[str, Any]:
-    """Return the figures; subjects take turns, in one thread."""
-    root = stores.snapshot(cache, "noisy", records)
-    warm = [fresh.call("read", "time_warm", root=root) for _ in range(repeat)]
+def measure(cache: str, records: int, repeat: int, only: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the figures; subjects take turns, in one thread, at a hundredth, a tenth and all of the records."""
+    small = max(records // 1250, 20)
+    listed = stores.bulk(cache, min(_SMALL_RUNS, small), _SMALL_ROWS)
+    few = max(records // 100, 100)
+    return {
+        "parameters": {"records": records, "repeat": repeat, "rows_a_run": _rows_a_run(few)},
+        "sizes": {str(size * 8): _at(cache, size, few, repeat) for size in (few, few * 10, few * 100)},
+        "run_list": _medians([fresh.call("ways", "time_run_list", root=listed) for _ in range(repeat)]),
+        "elsewhere": elsewhere.measure(cache, _rows_a_run(few), repeat, only or NAMES),
+    }
+
+
+def _rows_a_run(few: int) -> int:
+    return min(_ROWS, few // 4)
+
+
+def _at(cache: str, records: int, few: int, repeat: int) -> dict[str, Any]:
+    rows = _rows_a_run(few)
+    root = stores.bulk(cache, records // rows, rows)
+    warm = [fresh.call("ways", "time_warm", root=root) for _ in range(repeat)]
     processes: dict[str, list[dict[str, float]]] = {subject: [] for subject in _PROCESSES}
     for _ in range(repeat):
         for subject, times in processes.items():
             times.append(_time_process(root, subject))
     return {
-        "parameters": {"records": records, "points": records * 8, "runs": stores.RUNS, "repeat": repeat},
+        "runs": records // rows,
+        "files": stores.metric_files(root),
+        "bytes_per_point": stores.metric_bytes(root) / (records * 8),
         "rows": warm[0]["rows"],
-        "warm_ms": {name: stores.median_of([each["ms"] for each in warm], name) for name in warm[0]["ms"]},
-        "fresh_process_ms": {
-            subject: {key: stores.median_of(each, key) for key in each[0]} for subject, each in processes.items()
-        },
+        "warm_ms": _medians([each["ms"] for each in warm]),
+        "fresh_process_ms": {subject: _medians(each) for subject, each in processes.items()},
     }
 
 
-class Subjects:
-    """The ways to read one curve of one run, and what else a dashboard asks for."""
-
-    def __init__(self, root: str) -> None:
-        """Open everything, so that what is timed is warm."""
-        self.root = root
-        self.store = open_store(root)
-        self.run_id = self.store.runs(stores.PROJECT)["run_id"][stores.RUNS // 2].as_py()
-        self.paths = self.store.files(stores.PROJECT)
-        self.dataset = pads.dataset(self.paths, format="parquet")
-        self.duck = duckdb.connect()
-        self.duck.execute("SET threads = 1")
-        self.groups: list[tuple[Any, list[int]]] = []
-        for path in self.paths:
-            pieces = DataFileReader(LOCAL, path).pieces_of(self.run_id)
-            groups = [
-                index
-                for index, (start, rows) in enumerate(DataFileReader(LOCAL, path).group_ranges())
-                if any(piece.start < start + rows and start < piece.start + piece.rows for piece in pieces)
-            ]
-            if groups:
-                self.groups.append((pq.ParquetFile(path), groups))
-
-    def all(self) -> dict[str, Callable[[], Any]]:
-        """Return what is timed, by name."""
-        return {
-            "curve": lambda: self.store.curve(stores.PROJECT, self.run_id, _METRIC),
-            "curve_limit_row_groups": self.read_row_groups,
-            "curve_pyarrow_dataset": self.read_dataset,
-            "curve_duckdb": self.read_duckdb,
-            "curve_2000_points": lambda: self.store.curve(stores.PROJECT, self.run_id, _METRIC, max_points=2000),
-            "metrics_of_run": lambda: self.store.metrics(stores.PROJECT, runs=self.run_id),
-            "runs": lambda: self.store.runs(stores.PROJECT),
-            "open": lambda: open_store(self.root).metric_names(stores.PROJECT),
-            "open_and_curve": lambda: open_store(self.root).curve(stores.PROJECT, self.run_id, _METRIC),
-        }
-
-    def read_row_groups(self) -> pa.Table:
-        """Read just the row groups and columns that are needed: the limit."""
-        return pa.concat_tables(
-            file.read_row_groups(groups, columns=_COLUMNS, use_threads=False) for file, groups in self.groups
-        )
-
-    def read_dataset(self) -> pa.Table:
-        """Filter a plain dataset over the same files."""
-        wanted = pads.field("_run_id") == self.run_id
-        return self.dataset.to_table(columns=_COLUMNS, filter=wanted, use_threads=False)
-
-    def read_duckdb(self) -> pa.Table:
-        """Ask duckdb the same of the same files."""
-        return self.duck.sql(_QUERY, params=[self.paths, self.run_id]).to_arrow_table()
-
-
-def time_warm(root: str) -> dict[str, Any]:
-    """Time each way, in turns, in one process that has done it before; milliseconds."""
-    limits.one_thread()
-    subjects = Subjects(root).all()
-    rows = {name: _rows(ask()) for name, ask in subjects.items()}
-    times: dict[str, list[float]] = {name: [] for name in subjects}
-    for _ in range(_LOOKS):
-        for name, ask in subjects.items():
-            began = time.perf_counter()
-            ask()
-            times[name].append((time.perf_counter() - began) * 1e3)
-    return {"rows": rows, "ms": {name: float(np.median(each)) for name, each in times.items()}}
-
-
-def _rows(answer: Any) -> int:
-    return len(answer) if isinstance(answer, list) else int(answer.num_rows)
+def _medians(results: list[dict[str, Any]]) -> dict[str, float]:
+    return {key: stores.median_of(results, key) for key in results[0]}
 
 
 _PROCESSES: Final = {
@@ -143,44 +103,81 @@ print(imported - began, time.perf_counter() - imported)
 
 
 def _time_process(root: str, subject: str) -> dict[str, float]:
-    """Time a fresh process that reads one curve: the import, the answer, and all of it."""
+    """Time a fresh process that reads one curve: the import, and the answer; milliseconds."""
     store = open_store(root)
-    run = store.runs(stores.PROJECT)["run_id"][stores.RUNS // 2].as_py()
+    runs = store.runs(stores.PROJECT)["run_id"]
     facts = {
         "project": stores.PROJECT,
-        "run": run,
-        "metric": _METRIC,
-        "columns": _COLUMNS,
+        "run": runs[len(runs) // 2].as_py(),
+        "metric": METRIC,
+        "columns": COLUMNS,
         "paths": store.files(stores.PROJECT),
-        "query": _QUERY,
+        "query": QUERY,
     }
     imports, answer = (text.format(**facts) for text in _PROCESSES[subject])
     script = _SCRIPT.format(imports=imports, answer=answer)
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", script, root], stdout=subprocess.PIPE, check=True)
-    seconds = time.perf_counter() - began
+    # As pip installs a package: compiled.
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", script, root]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=variables)
     imported, answered = (float(text) for text in done.stdout.split())
-    return {"import": imported * 1e3, "answer": answered * 1e3, "process": seconds * 1e3}
+    return {"import": imported * 1e3, "answer": answered * 1e3}
 
 
-def table(found: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the figures for people: what, eventlog's, and the limit's or a peer's."""
-    warm, processes = found["warm_ms"], found["fresh_process_ms"]
-    ours = processes["eventlog"]
-    lines = [
-        (f"one curve, {found['rows']['curve']:,} points, warm, ms", f"{warm['curve']:.2f}", ""),
-        ("  limit: just the row groups it needs", "", f"{warm['curve_limit_row_groups']:.2f}"),
-        ("  duckdb, the same files", "", f"{warm['curve_duckdb']:.2f}"),
-        ("  pyarrow.dataset with a filter, the same files", "", f"{warm['curve_pyarrow_dataset']:.2f}"),
-        ("  cut down to 2000 points", f"{warm['curve_2000_points']:.2f}", ""),
-        ("  with a store opened anew", f"{warm['open_and_curve']:.2f}", ""),
-        (f"all metrics of one run, {found['rows']['metrics_of_run']:,} rows, ms", f"{warm['metrics_of_run']:.2f}", ""),
-        (f"the list of {found['rows']['runs']} runs, ms", f"{warm['runs']:.2f}", ""),
-        ("open a store and name its metrics, ms", f"{warm['open']:.2f}", ""),
-        ("one curve in a fresh process, after imports, ms", f"{ours['answer']:.1f}", ""),
-        ("  the whole process, ms", f"{ours['process']:.0f}", ""),
+def tables(found: dict[str, Any]) -> Iterator[Grid]:
+    """Yield the tables for people."""
+    sizes = found["sizes"]
+    heads = [f"{int(points) / 1e6:g} M points, {size['runs']} runs" for points, size in sizes.items()]
+    rows = [[text, *(number(size["warm_ms"][way]) for size in sizes.values())] for way, text in _WAYS.items()]
+    yield Grid("warm, one thread, ms", ["", *heads], rows)
+    rows = [
+        [f"{subject}, after its imports", *(number(s["fresh_process_ms"][subject]["answer"]) for s in sizes.values())]
+        for subject in _PROCESSES
     ]
-    for peer in ("duckdb", "pyarrow_dataset"):
-        lines.append((f"  {peer}, after imports", "", f"{processes[peer]['answer']:.1f}"))
-        lines.append((f"  {peer}, the whole process", "", f"{processes[peer]['process']:.0f}"))
-    return lines
+    rows += [
+        [f"{subject}, its imports", *(number(s["fresh_process_ms"][subject]["import"]) for s in sizes.values())]
+        for subject in _PROCESSES
+    ]
+    yield Grid("one curve in a fresh process, ms", ["", *heads], rows)
+    listed = found["run_list"]
+    yield Grid(
+        f"the list of {listed['runs']:,.0f} runs, ms",
+        ["", "eventlog"],
+        [
+            ["just opened", number(listed["opened_ms"])],
+            ["again", number(listed["unchanged_ms"])],
+            ["again, after a run logged", number(listed["changed_ms"])],
+        ],
+    )
+    yield elsewhere.grid(found["elsewhere"])
+
+
+def panels(found: dict[str, Any]) -> list[Panel]:
+    """Return what `--plot` draws: cost against size."""
+    sizes = found["sizes"]
+    points = [int(points) for points in sizes]
+    ways = ("curve", "curve_limit_row_groups", "curve_duckdb", "curve_polars", "curve_pyarrow_dataset")
+    curves = {_label(way): [size["warm_ms"][way] for size in sizes.values()] for way in ways}
+    ours = {_WAYS[way]: [size["warm_ms"][way] for size in sizes.values()] for way in ("poll", "runs", "open")}
+    common = {"unit": "ms, less is better", "labels": points, "kind": "lines", "across": "points in the store"}
+    return [
+        Panel(title="One curve, warm", series=curves, **common),
+        Panel(title="What else a dashboard asks eventlog for", series=ours, **common),
+    ]
+
+
+def _label(way: str) -> str:
+    return {"curve": "eventlog", "curve_limit_row_groups": "limit"}.get(way, way.removeprefix("curve_"))
+
+
+def reading(found: dict[str, Any]) -> list[str]:
+    """Return what the figures say, in sentences."""
+    sizes = list(found["sizes"].values())
+    grown = sizes[-1]["warm_ms"]["curve"] / sizes[0]["warm_ms"]["curve"]
+    peers = {way: sizes[-1]["warm_ms"][way] for way in ("curve_duckdb", "curve_polars", "curve_pyarrow_dataset")}
+    best = min(peers, key=lambda way: peers[way])
+    ratio = peers[best] / sizes[-1]["warm_ms"]["curve"]
+    return [
+        f"A curve takes {grown:.2f} times as long in a store with 100 times the points.",
+        f"In the largest store the fastest other reader, {_label(best)}, takes {ratio:.1f} times as long.",
+    ]

@@ -23,7 +23,7 @@ _BENCH: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bench.
 _CHARTS: Final = "docs/benchmarks"
 _FULL: Final = {
     "peers": ["--repeat", "3"],
-    "crowd": ["--repeat", "3"],
+    "crowd": ["--repeat", "1"],
     "write": ["--repeat", "3"],
     "fold": ["--repeat", "3"],
     "read": ["--repeat", "3"],
@@ -34,7 +34,7 @@ _QUICK: Final = {
     "crowd": ["--repeat", "1", "--records", "200"],
     "write": ["--repeat", "1", "--records", "20000"],
     "fold": ["--repeat", "1", "--records", "20000"],
-    "read": ["--repeat", "1", "--records", "20000"],
+    "read": ["--repeat", "1", "--records", "125000"],
     "serve": ["--repeat", "1", "--records", "10000"],
 }
 

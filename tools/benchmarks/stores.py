@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +24,7 @@ from eventlog.fs import LOCAL
 from eventlog.gather import Block
 from eventlog.manifest import Watermark
 from eventlog.run import Run, RunInfo
+from eventlog.store import open_store
 
 PROJECT: Final = "bench"
 METRICS: Final = ("loss", "grad_norm", "accuracy", "entropy", "lr", "epoch", "loss_scale", "tokens_per_s")
@@ -203,6 +204,22 @@ def _fold_bulk(root: str, runs: range, rows: int) -> None:
     staged = stage.stage_batch(LOCAL, root, PROJECT, batch, parent.version + 1)
     before = dict.fromkeys(marks, Watermark())
     commit(LOCAL, root, PROJECT, Change(action="fold", added=staged, before=before, after=marks))
+
+
+@contextlib.contextmanager
+def appended(root: str) -> Iterator[Callable[[], None]]:
+    """Yield what logs one record to a run of a store whose snapshot stays as it is; what it wrote is removed."""
+    directory = names.project_segments_dir(root, PROJECT)
+    before = set(os.listdir(directory))
+    run_id = open_store(root).runs(PROJECT)["run_id"][0].as_py()
+    info = RunInfo(project=PROJECT, run_id=run_id, name="run", mode="attach")
+    run = Run(root, info, config=WriterConfig(sync_interval_s=None))
+    try:
+        yield lambda: run.log(dict.fromkeys(METRICS, 1.0))
+    finally:
+        run.finish()
+        for writer in set(os.listdir(directory)) - before:
+            shutil.rmtree(os.path.join(directory, writer))
 
 
 @contextlib.contextmanager
