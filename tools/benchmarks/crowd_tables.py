@@ -21,7 +21,7 @@ def tables(found: dict[str, Any]) -> Iterator[Grid]:
     yield _growth(found["found"])
     rows = [[name, text] for name, text in [*found["how"].items(), *found["missing"].items()]]
     rows += [
-        [f"{name}, the first complaint", text]
+        [f"{name}, the first complaint", text.split("Warning: ")[-1]]
         for name, text in {
             name: figures["error"] or figures["poll_error"]
             for case in found["found"]
