@@ -89,7 +89,7 @@ def main() -> None:
     for axes, panel in zip(found[:, 0], panels, strict=True):
         {"bars": _bars, "lines": _lines}[panel["kind"]](axes, panel)
         several = [name for name in panel["series"] if name]
-        axes.set_title(panel["title"], loc="left", fontsize=10, fontweight="bold", pad=22 if several else 6)
+        axes.set_title(panel["title"], loc="left", fontsize=10, fontweight="bold", pad=6 + 16 * -(-len(several) // 4))
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         if several:

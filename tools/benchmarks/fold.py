@@ -185,17 +185,16 @@ def panels(found: dict[str, Any]) -> list[Panel]:
     names = {"eventlog": "eventlog", "limit_rows": "limit: rows", "limit_columns": "limit: packed columns"}
     kinds = found["fold"]
     speed = {text: [figures[name]["points_per_s"] / 1e6 for figures in kinds.values()] for name, text in names.items()}
-    sizes = {"5 M": kinds["noisy"]["eventlog"], "backlog": found["backlog"]}
-    memory = [figures["peak_rss_mib"] for figures in sizes.values()]
-    points = [figures["points"] for figures in sizes.values()]
+    backlogs = (kinds["noisy"]["eventlog"], found["backlog"])
+    memory = [figures["peak_rss_mib"] for figures in backlogs]
+    points = [f"{figures['points'] / 1e6:g} M points" for figures in backlogs]
     return [
         Panel(title="Fold", unit="M points/s, more is better", labels=[*kinds], series=speed, log=False),
         Panel(
             title="Peak memory of a fold",
             unit="MiB, less is better",
             labels=points,
-            series={"eventlog": memory},
-            kind="lines",
-            across="points in the backlog",
+            series={"": memory},
+            log=False,
         ),
     ]
