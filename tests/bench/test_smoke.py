@@ -185,3 +185,28 @@ def test_a_crowd_loses_nothing_and_is_polled_meanwhile(tmp_path):
     assert document["found"][-1]["ways"]["eventlog"]["polls"] > 0
     assert list((tmp_path / "cache").iterdir()) == []
     assert "| 0 of 16,000 |" in report_of(tmp_path, "crowd", document)
+
+
+def test_flat_samples_every_process_and_none_gathers_descriptors(tmp_path):
+    document = json.loads(bench(tmp_path, "flat", "--json", "--records", "10000", "--repeat", "1"))
+    check_machine(document)
+    asked = document["parameters"]
+    assert (asked["records"], asked["polls"]) == (10_000, 30)
+    assert asked["segments"] >= 8
+    assert set(document["subjects"]) == {
+        "writer",
+        "reader of all segments",
+        "Store, polled",
+        "compactor run",
+        "compactor serve, polled",
+    }
+    for name, figures in document["subjects"].items():
+        assert figures["done"] == asked["records" if name == "writer" else "polls"]
+        assert list(figures["rss_bytes"]) == list(figures["descriptors"]) == [f"{tenth}0%" for tenth in range(1, 11)]
+        assert min(figures["rss_bytes"].values()) > 2**20
+        assert min(figures["descriptors"].values()) >= 3
+        assert max(figures["descriptors"].values()) < 150
+    assert list((tmp_path / "cache").iterdir()) == []
+    text = report_of(tmp_path, "flat", document)
+    assert "flat: 10,000 records, " in text
+    assert "- writer: from a tenth to the end of 10,000 records, " in text

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 import crowd
 import environments
+import flat
 import fold
 import machine
 import peers
@@ -19,7 +20,15 @@ import serve
 import write
 
 _ROOT: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_BENCHMARKS: Final = {"peers": peers, "crowd": crowd, "write": write, "fold": fold, "read": read, "serve": serve}
+_BENCHMARKS: Final = {
+    "peers": peers,
+    "crowd": crowd,
+    "write": write,
+    "fold": fold,
+    "read": read,
+    "serve": serve,
+    "flat": flat,
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

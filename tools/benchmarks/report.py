@@ -28,6 +28,7 @@ _FULL: Final = {
     "fold": ["--repeat", "3"],
     "read": ["--repeat", "3"],
     "serve": ["--repeat", "2"],
+    "flat": ["--records", "100000"],
 }
 _QUICK: Final = {
     "peers": ["--repeat", "1", "--records", "1000"],
@@ -36,6 +37,7 @@ _QUICK: Final = {
     "fold": ["--repeat", "1", "--records", "20000"],
     "read": ["--repeat", "1", "--records", "125000"],
     "serve": ["--repeat", "1", "--records", "10000"],
+    "flat": ["--records", "30000"],
 }
 
 
