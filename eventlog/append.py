@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from eventlog import frame, names, schema, segment
-from eventlog.fs import staged, write_all
+from eventlog.fs import rename_staged, staged, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,7 +200,7 @@ class OpenSegment:
         sealed = os.path.join(self._directory, name)
         with staged(self._fs, self._directory, name) as (temporary, fd):
             write_all(self._fs, fd, data)
-        self._fs.rename(temporary, sealed)
+        rename_staged(self._fs, temporary, sealed)
         self._fs.sync_dir(self._directory)
         with contextlib.suppress(FileNotFoundError):
             self._fs.unlink(self.path)

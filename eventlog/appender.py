@@ -317,7 +317,7 @@ class Appender:
             self.detach(open_segment)
 
     def _roll(self, *, final: bool) -> None:
-        """Retire the open segment; the sync thread seals it, or this call when there is none.
+        """Retire the open segment; the sync thread seals it, or this call when there is none or dozens wait for it.
 
         Raises:
             OSError: the seal frame could not be written, and the segment goes on; or the segment is retired, but
@@ -329,8 +329,7 @@ class Appender:
             return
         open_segment.write_seal(final=final)
         self._retire(open_segment, complete=True)
-        if self._thread is None:
-            self._sealer.sync_if_idle()
+        self._sealer.sync_if_due(alone=self._thread is None)
 
     def _seal_for_good(self) -> None:
         if self._closed:

@@ -108,7 +108,7 @@ def read_environment(environ: Mapping[str, str] | None = None) -> Environment:
             settings[field] = env[variable]
     try:
         writer = msgspec.convert(settings, WriterConfig)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeError) as error:
         raise UsageError(f"the environment holds a bad EVENTLOG_ setting: {error}") from None
     return Environment(
         store_dir=env.get("EVENTLOG_DIR") or DEFAULT_DIR,

@@ -263,8 +263,8 @@ def write_all(fs: Fs, fd: int, data: Buffer) -> None:
 def staged(fs: Fs, directory: str, final: str) -> Iterator[tuple[str, int]]:
     """Yield (temporary path, descriptor); afterwards the bytes are synced and the descriptor is closed.
 
-    The caller still has to rename or link the file and to sync the directory. When the body raises,
-    the temporary file is removed.
+    The caller still has to name the file (`rename_staged`, or a link) and to sync the directory. When the body
+    raises, the temporary file is removed.
     """
     path = os.path.join(directory, names.temporary_name(final))
     fd = fs.create(path)
@@ -277,6 +277,20 @@ def staged(fs: Fs, directory: str, final: str) -> Iterator[tuple[str, int]]:
             fs.unlink(path)
         raise
     fs.close(fd)
+
+
+def rename_staged(fs: Fs, temporary: str, final: str) -> None:
+    """Give a staged file its name, which another file may have had; when that fails, the temporary file is removed.
+
+    Raises:
+        OSError: as the file system raises it.
+    """
+    try:
+        fs.rename(temporary, final)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            fs.unlink(temporary)
+        raise
 
 
 def put_if_absent(fs: Fs, directory: str, name: str, data: Buffer) -> bool:

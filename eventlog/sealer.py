@@ -6,7 +6,7 @@ import contextlib
 import threading
 import warnings
 import weakref
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from eventlog.errors import FOREIGN_ERRORS, EventLogWarning, describe
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eventlog.append import OpenSegment
+
+_MAX_RETIRED: Final = 32
+_PATIENCE_S: Final = 1.0
 
 
 class Owner(Protocol):
@@ -45,7 +48,7 @@ class _Retired(NamedTuple):
 class Sealer:
     """Syncs and seals for one writer. Thread-safe.
 
-    `log()` never waits for it: retiring a segment only appends to a list.
+    `log()` never waits for it, unless dozens of segments wait there: retiring one only appends to a list.
     """
 
     def __init__(self, owner: Owner) -> None:
@@ -59,16 +62,25 @@ class Sealer:
         """Take over a segment; it is sealed, or just synced when it is not complete, by the next `sync`."""
         self._retired.append(_Retired(segment, complete, distrusted=False))
 
-    def sync_if_idle(self) -> None:
-        """Seal what was retired, unless another thread is at it.
+    def sync_if_due(self, *, alone: bool) -> None:
+        """Seal what was retired, if nobody else does it later or dozens of open descriptors have become a burden.
+
+        A thread that is at it is waited for only in the second case, and not for long: it may need the writer's lock.
+
+        Args:
+            alone: there is no sync thread, which tries again what fails, and tells of it.
 
         Raises:
-            OSError: as `sync`.
+            OSError: as `sync`; only when alone.
         """
-        if self._lock.acquire(blocking=False):
+        if not alone and len(self._retired) <= _MAX_RETIRED:
+            return
+        if self._lock.acquire(timeout=0.0 if alone else _PATIENCE_S):
             try:
-                if not self._working:
-                    self._publish_retired()
+                self._work(self._publish_retired)
+            except OSError:
+                if alone:
+                    raise
             finally:
                 self._lock.release()
 
@@ -80,14 +92,17 @@ class Sealer:
                 tries again.
         """
         with self._lock:
-            if self._working:
-                # A signal handler came in while this thread syncs: what it interrupted goes on afterwards.
-                return
-            self._working = True
-            try:
-                self._sync_all()
-            finally:
-                self._working = False
+            self._work(self._sync_all)
+
+    def _work(self, step: Callable[[], None]) -> None:
+        """Do a step, unless a signal handler came in while this thread is at one: that goes on afterwards."""
+        if self._working:
+            return
+        self._working = True
+        try:
+            step()
+        finally:
+            self._working = False
 
     def _sync_all(self) -> None:
         # Asked first: a segment that is retired right after is published then, and synced with that.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog import names
 from eventlog.errors import EventLogWarning
-from eventlog.fs import LOCAL, staged, write_all
+from eventlog.fs import LOCAL, rename_staged, staged, write_all
 
 if TYPE_CHECKING:
     from eventlog.fs import Entry, Fs
@@ -113,7 +113,7 @@ def _copy(fs: Fs, path: str, staging: str, final: str) -> None:
             while data := fs.pread(read, _CHUNK_BYTES, offset):
                 write_all(fs, fd, data)
                 offset += len(data)
-        fs.rename(temporary, final)
+        rename_staged(fs, temporary, final)
     finally:
         fs.close(read)
 

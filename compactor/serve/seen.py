@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from eventlog.fs import LOCAL, Fs, staged, write_all
+from eventlog.fs import LOCAL, Fs, rename_staged, staged, write_all
 
 KEY_BYTES: Final = 12
 _STATE: Final = "state.json"
@@ -157,7 +157,7 @@ class Seen:
         state = msgspec.json.encode(State([mapped.run for mapped in runs], cursor))
         with staged(self._fs, self._directory, _STATE) as (temporary, fd):
             write_all(self._fs, fd, msgspec.json.encode(_Checked(zlib.crc32(state), msgspec.Raw(state))))
-        self._fs.rename(temporary, os.path.join(self._directory, _STATE))
+        rename_staged(self._fs, temporary, os.path.join(self._directory, _STATE))
         self._fs.sync_dir(self._directory)
         self._runs, self.cursor = runs, dict(cursor)
         self._fresh.clear()
@@ -193,7 +193,7 @@ class Seen:
                     count += len(chunk.high) * (1 - half)
                     crc = zlib.crc32(data, crc)
                     write_all(self._fs, fd, data)
-        self._fs.rename(temporary, os.path.join(self._directory, name))
+        rename_staged(self._fs, temporary, os.path.join(self._directory, name))
         return self._map(Run(name, count, crc))
 
 

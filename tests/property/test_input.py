@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ import eventlog
 from compactor.config import CompactorConfig
 from compactor.fold import fold
 from eventlog import values
+from eventlog.config import WriterConfig
 from eventlog.errors import EventLogError, EventLogWarning
 from eventlog.fs import LOCAL
 from eventlog.run import Run
@@ -243,6 +245,16 @@ def goes_on(run: Run, root: str) -> None:
         fold(LOCAL, root, run.project, CompactorConfig())
 
 
+@contextlib.contextmanager
+def current_directory() -> Iterator[None]:
+    """Be in a directory of which also the parent goes afterwards: some names lead there."""
+    with tempfile.TemporaryDirectory() as parent:
+        inner = os.path.join(parent, "inner")
+        os.mkdir(inner)
+        with contextlib.chdir(inner):
+            yield
+
+
 @given(st.lists(calls(), min_size=1, max_size=10))
 def test_any_arguments_are_kept_or_refused_and_the_run_goes_on(steps):
     with tempfile.TemporaryDirectory() as root:
@@ -273,7 +285,7 @@ def test_any_arguments_are_kept_or_refused_and_the_run_goes_on(steps):
     )
 )
 def test_any_arguments_of_init_start_a_run_or_are_refused(options):
-    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
+    with current_directory():
         Path("file").write_bytes(b"")
         options.setdefault("dir", "store")
         run = keeps_or_refuses(lambda: eventlog.init(**options))
@@ -284,3 +296,71 @@ def test_any_arguments_of_init_start_a_run_or_are_refused(options):
             return
         goes_on(run, run.dir)
         assert open_store(run.dir).runs(run.project)["name"].to_pylist() == [run.name]
+
+
+@MANY
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            field: st.sampled_from([*fitting, None, 0, -1, 1e400, math.nan, 2**64, "", "x", "\0", "\ud800"]) | anything
+            for field, fitting in {
+                "sync_interval_s": [0.001, 1, 3600.0],
+                "segment_bytes": [4096, 2**20],
+                "roll_interval_s": [0.001, 60],
+                "inline_bytes": [256, 2**20],
+                "on_error": ["warn", "raise"],
+                "network_mount": ["spool", "refuse", "allow"],
+                "spool_dir": ["spool"],
+            }.items()
+        },
+    )
+)
+def test_any_settings_are_refused_or_a_run_logs_with_them(settings_):
+    made = keeps_or_refuses(lambda: WriterConfig(**settings_))
+    if made is not None:
+        with tempfile.TemporaryDirectory() as root:
+            goes_on(eventlog.init("p", "n", dir=root, settings=made), root)
+
+
+VARIABLES = ["EVENTLOG_DIR", "EVENTLOG_PROJECT", "EVENTLOG_RUN_ID", "EVENTLOG_RUN_NAME", "EVENTLOG_SYNC_INTERVAL_S"]
+VARIABLES += ["EVENTLOG_ON_ERROR", "EVENTLOG_NETWORK_MOUNT", "EVENTLOG_SPOOL_DIR", "RANK", "WORLD_SIZE", "SLURM_PROCID"]
+WORDS = [
+    "",
+    "0",
+    "-1",
+    "off",
+    "OFF",
+    "nan",
+    "inf",
+    "1e400",
+    "9" * 5000,
+    "٣",
+    "raise",
+    "spool",
+    "store",
+    "../x",
+    "x" * 4096,
+]
+words = st.sampled_from([*WORDS, "🦀", "CON", "\udcff", " "]) | st.text(
+    st.characters(exclude_characters="\0"), max_size=6
+)
+
+
+@MANY
+@given(st.dictionaries(st.sampled_from(VARIABLES), words, max_size=4))
+def test_any_environment_is_refused_or_a_run_logs_under_it(variables):
+    with current_directory(), pytest.MonkeyPatch.context() as patch:
+        for name in VARIABLES:
+            patch.delenv(name, raising=False)
+        for name, text in variables.items():
+            # No process can be given other surrogates; and Arrow opens no file in a directory whose name is no UTF-8.
+            with contextlib.suppress(UnicodeEncodeError):
+                patch.setenv(name, text.replace("\udcff", "x") if name == "EVENTLOG_DIR" else text)
+        run = keeps_or_refuses(eventlog.init)
+        if run is None:
+            return
+        if run.lost or not os.path.isdir(run.dir):
+            keeps_or_refuses(run.finish)
+            return
+        goes_on(run, run.dir)

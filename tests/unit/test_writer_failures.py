@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from eventlog import schema
 from eventlog.config import WriterConfig
 from eventlog.errors import DurabilityUnknownError, EventLogWarning, StorageError
-from eventlog.fs import LOCAL
+from eventlog.fs import LOCAL, LocalFs
 from eventlog.shapes import ShapeKey
 from eventlog.writer import Writer
 
@@ -330,3 +333,87 @@ def test_an_interrupt_before_the_first_byte_does_not_stop_later_records(writer: 
     assert log(writer, shape, 2)
     assert steps(back) == [0, 1, 2]
     writer.close()
+
+
+class SlowFs(LocalFs):
+    """A disk that takes its time to sync."""
+
+    def sync(self, fd: int) -> None:
+        time.sleep(0.02)
+        os.fdatasync(fd)
+
+
+@pytest.mark.parametrize("interval_s", [0.001, 1000.0])
+def test_segments_that_roll_faster_than_they_are_sealed_do_not_use_up_the_descriptors(
+    store: str, back: Any, interval_s: float
+):
+    writer = Writer(store, "p", config=WriterConfig(sync_interval_s=interval_s, segment_bytes=4096), fs=SlowFs())
+    shape = writer.shape("r", None, ("a",))
+    before, most = len(os.listdir("/proc/self/fd")), 0
+    for step in range(7000):
+        assert log(writer, shape, step)
+        if step % 50 == 0:
+            most = max(most, len(os.listdir("/proc/self/fd")) - before)
+    writer.close()
+    assert len(back.files()) > 60
+    assert steps(back) == list(range(7000))
+    assert most < 40
+
+
+class FullFs(LocalFs):
+    """A disk on which no name has room until it is told otherwise."""
+
+    full = True
+
+    def rename(self, source: str, target: str) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.rename(source, target)
+
+
+def test_dozens_of_segments_that_cannot_be_sealed_yet_cost_no_record(store: str, back: Any):
+    fs = FullFs()
+    writer = Writer(store, "p", config=WriterConfig(sync_interval_s=1000.0, segment_bytes=4096), fs=fs)
+    shape = writer.shape("r", None, ("a",))
+    assert all(log(writer, shape, step) for step in range(4000))
+    with pytest.raises(DurabilityUnknownError):
+        writer.sync()
+    assert len(back.files()) > 33
+    assert {path[-5:] for path in back.files()} == {".open"}
+    fs.full = False
+    writer.close()
+    assert steps(back) == list(range(4000))
+    assert {path[-4:] for path in back.files()} == {".seg"}
+
+
+class SignalledFs(LocalFs):
+    """A file system that is slow enough for a signal to come while a file gets its name."""
+
+    def __init__(self) -> None:
+        self.renamed: list[str] = []
+
+    def rename(self, source: str, target: str) -> None:
+        if source not in self.renamed:
+            self.renamed.append(source)
+            signal.raise_signal(signal.SIGUSR1)
+        os.rename(source, target)
+
+
+@pytest.fixture
+def on_signal() -> Iterator[Any]:
+    """Return a function that sets what SIGUSR1 calls; afterwards it is as it was."""
+    before = signal.getsignal(signal.SIGUSR1)
+    yield lambda call: signal.signal(signal.SIGUSR1, lambda *_: call())
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_signal_handler_that_syncs_while_log_seals_a_segment_lets_it_go_on(store: str, back: Any, on_signal: Any):
+    fs = SignalledFs()
+    writer = Writer(store, "p", config=WriterConfig(sync_interval_s=None, segment_bytes=4096), fs=fs)
+    shape = writer.shape("r", None, ("a",))
+    on_signal(writer.sync)
+    assert all(log(writer, shape, step) for step in range(500))
+    writer.close()
+    assert len(fs.renamed) == len(back.files()) > 3
+    assert steps(back) == list(range(500))
+    assert {path[-4:] for path in back.files()} == {".seg"}
