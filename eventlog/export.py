@@ -144,7 +144,8 @@ def _conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     new = sorted(set(rows.schema.names) - set(schema.names))
     if new:
         raise ConflictError(f"metrics of new names were logged meanwhile: {', '.join(new[:3])}; try again")
-    arrays = [rows[f.name] if f.name in rows.schema.names else pa.nulls(rows.num_rows, f.type) for f in schema]
+    names = frozenset(rows.schema.names)
+    arrays = [rows[f.name] if f.name in names else pa.nulls(rows.num_rows, f.type) for f in schema]
     return pa.table(arrays, schema=schema)
 
 

@@ -90,21 +90,17 @@ def unite(table: str, parts: Sequence[pa.Table], columns: Sequence[str] | None) 
         columns = [*(field.name for field in arrow.STRUCTURAL[table]), *([] if table == "events" else present)]
     fixed = {field.name: field for field in arrow.STRUCTURAL[table]}
     schema = pa.schema([fixed.get(column, pa.field(column, pa.float64())) for column in columns])
-    conformed = [
-        pa.table(
-            [
-                part[field.name] if field.name in part.schema.names else pa.nulls(part.num_rows, field.type)
-                for field in schema
-            ],
-            schema=schema,
-        )
-        for part in parts
-        if part.num_rows
-    ]
+    conformed = [_conform(part, schema) for part in parts if part.num_rows]
     if not conformed:
         return schema.empty_table()
     together = pa.concat_tables(conformed).unify_dictionaries()
     return together if len(conformed) == 1 else sort_rows(together)
+
+
+def _conform(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    names = frozenset(part.schema.names)  # Arrow makes the list anew each time, and a run may have thousands
+    columns = [part[field.name] if field.name in names else pa.nulls(part.num_rows, field.type) for field in schema]
+    return pa.table(columns, schema=schema)
 
 
 def with_any(table: pa.Table, columns: Sequence[str]) -> pa.Table:

@@ -22,7 +22,7 @@ class Curves:
         self._with_step = table == "metrics"
         self._max = max_points
         self._samplers: list[Sampler] = []
-        self._by_name: dict[str, Sampler] = {}
+        self._by_name: dict[str, int] = {}
 
     @property
     def size_bytes(self) -> int:
@@ -35,21 +35,23 @@ class Curves:
         return set(self._by_name)
 
     def add_blocks(self, blocks: Sequence[Block]) -> None:
-        """Add what came in one look, of all writers and shapes, in the order of time."""
-        parts: list[Rows] = []
-        names = list(dict.fromkeys(name for block in blocks for name in block.names))
-        index = {name: at for at, name in enumerate(names)}
+        """Add what came in one look, of all writers and shapes, in the order of time.
+
+        Each sampler gets the rows that have its metrics, and no cell for other ones: thousands of names that
+        are logged one by one would else cost their square.
+        """
+        names: dict[int, dict[str, int]] = {}
+        parts: dict[int, list[Rows]] = {}
         for block in blocks:
-            values = np.zeros((len(block.seq), len(names)))
-            present = np.zeros(values.shape, bool)
-            columns = [index[name] for name in block.names]
-            values[:, columns] = block.values
-            present[:, columns] = True
-            step = np.zeros(len(block.seq), np.int64) if block.step is None else block.step
-            has_step = np.full(len(block.seq), block.step is not None) if block.has_step is None else block.has_step
-            parts.append(Rows(block.seq, block.time_ns, step, has_step, values, present))
-        if parts:
-            self._add(names, concatenate(parts))
+            columns: dict[int, list[tuple[int, int]]] = {}
+            for at, name in enumerate(block.names):
+                number = self._sampler(name)
+                known = names.setdefault(number, {})
+                columns.setdefault(number, []).append((known.setdefault(name, len(known)), at))
+            for number, pairs in columns.items():
+                parts.setdefault(number, []).append(_part(block, pairs))
+        for number, listed in names.items():
+            self._add_to(number, [*listed], _in_time(concatenate(parts[number])))
 
     def add_table(self, table: pa.Table) -> None:
         """Add the rows of a table of metrics or system, as `View.rows` returns it."""
@@ -76,17 +78,18 @@ class Curves:
         self._add([arrow.unescape(column) for column in columns], rows)
 
     def _add(self, names: list[str], rows: Rows) -> None:
-        times = rows.time_ns
-        if (times[1:] < times[:-1]).any():
-            rows = rows.take(np.argsort(times, kind="stable"))
+        rows = _in_time(rows)
         groups: dict[int, list[int]] = {}
         for at, name in enumerate(names):
             groups.setdefault(self._sampler(name), []).append(at)
         for number, columns in groups.items():
             part = rows._replace(values=rows.values[:, columns], present=rows.present[:, columns])
-            some = np.logical_or.reduce(part.present, axis=1)
-            if some.any():
-                self._samplers[number].add([names[at] for at in columns], part if some.all() else part.take(some))
+            self._add_to(number, [names[at] for at in columns], part)
+
+    def _add_to(self, number: int, names: list[str], rows: Rows) -> None:
+        some = np.logical_or.reduce(rows.present, axis=1)
+        if some.any():
+            self._samplers[number].add(names, rows if some.all() else rows.take(some))
 
     def _sampler(self, name: str) -> int:
         known = self._by_name.get(name)
@@ -95,9 +98,9 @@ class Curves:
                 # Thousands of metrics share the points, but each keeps its extremes.
                 points = max(self._max // (1 + len(self._samplers)), 4 * COLUMNS)
                 self._samplers.append(Sampler(points, with_step=self._with_step))
-            known = self._by_name[name] = self._samplers[-1]
-            known.column(name)
-        return self._samplers.index(known)
+            self._samplers[-1].column(name)
+            known = self._by_name[name] = len(self._samplers) - 1
+        return known
 
     def render(self) -> tuple[NDArray[np.int64], list[bytes]]:
         """Return the times of the rows, ascending, and each row as a JSON object."""
@@ -117,6 +120,23 @@ def merge_by_time(
     texts = [text for part in parts for text in part[1]]
     order = np.argsort(times, kind="stable")
     return times[order], [texts[index] for index in order.tolist()]
+
+
+def _part(block: Block, pairs: Sequence[tuple[int, int]]) -> Rows:
+    """Return the rows of a block with some of its columns; each pair is the place that one gets, and that it has."""
+    places, columns = (list(each) for each in zip(*pairs, strict=True))
+    count, width = len(block.seq), 1 + max(places)
+    values, present = np.zeros((count, width)), np.zeros((count, width), bool)
+    values[:, places] = block.values[:, columns]
+    present[:, places] = True
+    step = np.zeros(count, np.int64) if block.step is None else block.step
+    has_step = np.full(count, block.step is not None) if block.has_step is None else block.has_step
+    return Rows(block.seq, block.time_ns, step, has_step, values, present)
+
+
+def _in_time(rows: Rows) -> Rows:
+    times = rows.time_ns
+    return rows.take(np.argsort(times, kind="stable")) if (times[1:] < times[:-1]).any() else rows
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:

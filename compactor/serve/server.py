@@ -10,9 +10,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Final
 
 import msgspec
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from compactor.config import CompactorConfig
 from compactor.serve import ui
@@ -26,6 +28,11 @@ from eventlog.errors import StorageError, UsageError
 from eventlog.fs import LOCAL
 
 _GRACE_S = 5
+_MAX_HEAD_BYTES: Final = 65_536
+_TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\ncontent-length: 29\r\n"
+    b'connection: close\r\n\r\n{"error":"Headers too large"}'
+)
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -78,7 +85,12 @@ def serve(
     hub.incoming.clean()
     telemetry = Telemetry(hub)
     settings = uvicorn.Config(
-        build(hub, telemetry), log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S, lifespan="off"
+        build(hub, telemetry),
+        http=_LimitedProtocol,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=_GRACE_S,
+        lifespan="off",
     )
     server = uvicorn.Server(settings)
     with contextlib.closing(listening), _stopping(server), _compacting(root, config, compaction, telemetry):
@@ -87,6 +99,39 @@ def serve(
             server.run(sockets=[listening])
         finally:
             hub.close()
+
+
+class _LimitedProtocol(HttpToolsProtocol):
+    """HTTP with a limit on what is no body: the parser takes addresses, headers, chunk lines and trailers without end.
+
+    Bodies are limited where they are read.
+    """
+
+    _waiting_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; when that has been no whole head and no body for too long, end the connection."""
+        self._waiting_bytes += len(data)
+        super().data_received(data)
+        if self._waiting_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.write(_TOO_LARGE)
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """Go on to the body."""
+        self._waiting_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._waiting_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Go on to the next request."""
+        self._waiting_bytes = 0
+        super().on_message_complete()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -98,6 +99,23 @@ def test_more_metrics_than_one_sampler_holds_keep_their_extremes(columns):
     for index, name in enumerate(names):
         shown = [row[name] for row in rows if name in row]
         assert (min(shown), max(shown)) == (values[:, index].min(), values[:, index].max())
+
+
+def test_thousands_of_metrics_that_are_logged_one_by_one_cost_no_cell_for_each_other():
+    blocks = []
+    for index in range(3000):
+        at, value = np.array([index + 1]), np.array([[index / 2]])
+        blocks.append(Block("r", None, "w", (f"m{index}",), at, at * 1_000_000, at, None, value))
+    curves = Curves("metrics", 3000)
+    tracemalloc.start()
+    curves.add_blocks(blocks)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+    rows = [json.loads(text) for text in curves.render()[1]]
+    assert [(row["step"], row[f"m{index}"]) for index, row in enumerate(rows)] == [
+        (index + 1, index / 2) for index in range(3000)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -449,3 +449,66 @@ def test_random_bytes_and_calls_leave_a_real_server_alive_and_its_store_whole(se
     assert server.http.get("/healthz").json() == {"status": "ok"}
     assert server.logs([entry("2", 1)]).status_code == 200
     state.proven()
+
+
+LONG = b"x" * 100_000
+LENGTHS = [
+    b"",
+    b"0",
+    b"-1",
+    b"+2",
+    b"0x2",
+    b"2, 2",
+    b"2_0",
+    b"9" * 30,
+    b"2\r\nContent-Length: 2",
+    b"2\r\nContent-Length: 3",
+]
+CODINGS = [b"chunked", b"gzip, chunked", b"chunked, chunked", b"identity", b"\xff", b"chunked\r\nContent-Length: 2"]
+LINES = [b"", b": a", b"a", b"a b: c", b" a: b", b"a: b\r\n c", b"a: \0", b"\0: a", b"\xff: \xff"]
+LINES += [
+    b"a: " + LONG,
+    LONG + b": a",
+    b"a: b\r\n" * 5000,
+    b"Content-Encoding: gzip",
+    b"Content-Encoding: br, nonsense",
+]
+LINES += [b"Host: " + host for host in (b"", b"[::", b"a\r\nHost: b", b"x:99999999", b"\xff", b"a/../b")]
+LINES += [b"Content-Type: " + kind for kind in (b"", b";;=", b"multipart/form-data; boundary=" + LONG[:9000])]
+LINES += [
+    b"Expect: 100-continue",
+    b"Expect: more",
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x",
+]
+LINES += [b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x"]
+HEADS = [b"Content-Length: " + length for length in LENGTHS]
+HEADS += [b"Transfer-Encoding: " + coding for coding in CODINGS]
+HEADS += [b"Content-Length: 2\r\n" + line for line in LINES]
+SENT = [b"{}", b"", b"2\r\n{}\r\n0\r\n\r\n", b"-1\r\n{}", b"f" * 17 + b"\r\n{}", b"2;a=\r\n{}\r\n0\r\na: b\r\n\r\n"]
+ASKED = [b"POST /api/get_all_projects", b"POST /api/bulk_log", b"POST /api/upload", b"GET /"]
+
+
+def test_no_header_breaks_a_real_server_or_leaves_anything_in_the_store(server, entry, state):
+    assert server.logs([entry("1")]).status_code == 200
+    before, seen = state.files(), set()
+    token = b"X-Trackio-Write-Token: " + server.token.encode()
+    for head in HEADS:
+        with contextlib.ExitStack() as stack:
+            opened = []
+            for asked, sent in itertools.product(ASKED, SENT):
+                connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 30))
+                opened.append(connection)
+                with contextlib.suppress(ConnectionError):  # the server may have seen enough
+                    connection.sendall(b"\r\n".join([asked + b" HTTP/1.1", token, head, b"", sent]))
+            # All of them are answered by now, but those that wait for more: they get the end.
+            assert server.http.get("/healthz").status_code == 200
+            for connection in opened:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_WR)
+                    seen.add(connection.recv(65536)[:12])
+    allowed = (200, 400, 404, 405, 411, 413, 417, 431)
+    assert seen <= {b"", b"HTTP/1.1 100", *(b"HTTP/1.1 %d" % status for status in allowed)}
+    assert {b"HTTP/1.1 200", b"HTTP/1.1 400"} <= seen
+    assert state.files() == before
+    assert server.logs([entry("2", 1)]).status_code == 200
+    state.proven()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -339,6 +340,34 @@ def test_bodies_beyond_the_limits_are_refused_whether_they_say_their_length_or_n
     assert server.upload(bytes(5000))
     assert server.logs([entry("2", 1)]).status_code == 200
     assert state.values()["a"].total() == 2
+
+
+def test_what_comes_before_or_behind_a_body_has_an_end(server, state):
+    chunked = b"POST /api/get_all_projects HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2"
+    starts = (
+        b"GET /",
+        b"GET / HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\na: ",
+        chunked + b";",
+        chunked + b"\r\n{}\r\n0\r\na: ",
+    )
+    for start in starts:
+        with socket.create_connection(("127.0.0.1", server.port), 60) as connection:
+            connection.sendall(start)
+            with pytest.raises(ConnectionError):
+                connection.sendall(b"x" * 20_000_000)
+        if not start.startswith(chunked):
+            with socket.create_connection(("127.0.0.1", server.port), 60) as connection:
+                connection.sendall(start + b"x" * 70_000)
+                head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+                assert (head[:13], body) == (b"HTTP/1.1 431 ", b'{"error":"Headers too large"}')
+    with socket.create_connection(("127.0.0.1", server.port), 60) as connection:
+        for _ in range(30):  # each is small, however many come
+            connection.sendall(b"GET /healthz HTTP/1.1\r\na: " + b"x" * 5000 + b"\r\n\r\n")
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+            while not connection.recv(65536).endswith(b"}"):
+                pass
+    assert state.files() == {}
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(server, state):
