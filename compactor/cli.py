@@ -206,6 +206,9 @@ def status_command(store: str, *, as_json: bool) -> None:
             table.add_row(label, text)
         console.print(table)
     for item in found:
+        if item.conflicts:
+            text = "segments hold other records under seqs that are taken: a writer was copied. See `eventlog verify`"
+            click.echo(f"{item.project}: {item.conflicts} {text}", err=True)
         for problem in item.problems:
             click.echo(f"{item.project}: {problem}", err=True)
 

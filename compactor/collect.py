@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 from compactor import retention
 from compactor.config import CompactorConfig
 from compactor.survey import survey
+from eventlog import conflicts, names, parquet, segment
 from eventlog import manifest as manifests
-from eventlog import names, parquet
 from eventlog.errors import DataError, NewerFormatError
 from eventlog.fs import Fs
 from eventlog.manifest import Manifest
@@ -68,10 +68,11 @@ def collect(
     broken = _first_broken_file(fs, root, kept_manifests[-1])
     if broken is not None:
         return result._replace(kept=dict.fromkeys([*listed.sealed, *listed.abandoned], broken), broken=True)
-    held = [path for path in listed.abandoned if is_held(fs, path)]
-    result = _remove(fs, [*listed.sealed, *(p for p in listed.abandoned if p not in held)], result)
+    stay = dict.fromkeys((path for path in listed.abandoned if is_held(fs, path)), "its writer is alive")
+    stay |= _in_conflict(fs, root, [*listed.sealed, *listed.abandoned], kept_manifests[-1])
+    result = _remove(fs, [path for path in (*listed.sealed, *listed.abandoned) if path not in stay], result)
     _remove_empty_writers(fs, root, project, kept_manifests[-1])
-    return result._replace(kept=dict.fromkeys(held, "its writer is alive"))
+    return result._replace(kept=stay)
 
 
 def is_held(fs: Fs, path: str) -> bool:
@@ -80,6 +81,31 @@ def is_held(fs: Fs, path: str) -> bool:
         return fs.is_locked(path)
     except FileNotFoundError:
         return False
+
+
+def _in_conflict(fs: Fs, root: str, paths: list[str], newest: Manifest) -> dict[str, str]:
+    """Return which segments hold other records than were folded, with the reason: what nobody has folded must not go.
+
+    One that was copied over a folded segment is like nothing that a fold has seen.
+    """
+    found = {
+        os.path.join(root, item.source): item.reason
+        for item in newest.quarantined
+        if item.reason.startswith(conflicts.CONFLICT)
+    }
+    stay: dict[str, str] = {}
+    for path in paths:
+        directory, name = os.path.split(path)
+        mark, parsed = newest.writers.get(os.path.basename(directory)), names.parse_segment_name(name)
+        end = (mark.ends or {}).get(parsed[0]) if mark is not None and parsed is not None else None
+        if path in found:
+            stay[path] = found[path]
+        elif end is not None and parsed is not None:
+            file = segment.SegmentFile(fs, directory, parsed[0], sealed=parsed[1])
+            with contextlib.suppress(FileNotFoundError):
+                if conflicts.is_replaced(file, end):
+                    stay[path] = conflicts.REPLACED
+    return stay
 
 
 def _load_all(fs: Fs, root: str, project: str) -> tuple[list[Manifest], list[DataError]]:

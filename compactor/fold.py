@@ -16,8 +16,8 @@ from compactor.commit import Change, commit
 from compactor.config import CompactorConfig
 from compactor.errors import LostRaceError
 from compactor.late import gather_late
+from eventlog import conflicts, names, tail
 from eventlog import manifest as manifests
-from eventlog import names, tail
 from eventlog.columns import Batch
 from eventlog.errors import DataError, NewerFormatError
 from eventlog.fs import Fs
@@ -138,10 +138,8 @@ def gather(
         reached = after.get(writer_id, parent.writers[writer_id])
         before[writer_id] = parent.writers[writer_id]
         after[writer_id] = msgspec.structs.replace(reached, records=reached.records + count)
-    known = {item.name for item in parent.quarantined}
-    damages = [d for d in damages if _name(d) not in known]
     change = Change(action="fold", before=before, after=after, gaps=[*gaps, *late.left], filled=late.filled)
-    return _Gathered(batch, change, damages, more, refused)
+    return _Gathered(batch, change, _unknown(damages, root, parent), more, refused)
 
 
 def _is_dead(fs: Fs, before_ns: int, path: str) -> bool:
@@ -161,6 +159,14 @@ def _is_dead(fs: Fs, before_ns: int, path: str) -> bool:
 def _name(damage: tail.Damaged) -> str:
     end = damage.offset + damage.size_bytes
     return names.quarantine_name(damage.writer_id, damage.segno, damage.offset, end)
+
+
+def _unknown(damages: list[tail.Damaged], root: str, parent: Manifest) -> list[tail.Damaged]:
+    """Return what was not set aside before; an open file in conflict is set aside once, however it grows."""
+    known = {item.name for item in parent.quarantined}
+    told = {item.source for item in parent.quarantined if item.reason.startswith(conflicts.CONFLICT)}
+    new = [damage for damage in damages if _name(damage) not in known]
+    return [d for d in new if not d.reason.startswith(conflicts.CONFLICT) or os.path.relpath(d.path, root) not in told]
 
 
 def _publish(fs: Fs, root: str, parent: Manifest, gathered: _Gathered, time_ns: Callable[[], int]) -> Manifest:

@@ -71,7 +71,7 @@ def _segments(
     settled = [manifest for manifest in kept if manifest.created_ns <= now_ns - int(config.grace_s * 1e9)]
     if not settled:
         return sealed, abandoned
-    unreadable = unreadable_segments(settled[-1])
+    unreadable = unreadable_segments(settled[-1], in_conflict=False)
     for writer_id, segments in survey.writers.items():
         mark = settled[-1].writers.get(writer_id, Watermark())
         for item in segments:

@@ -11,6 +11,7 @@ from compactor.plan import plan_fold
 from compactor.survey import survey
 from eventlog import manifest as manifests
 from eventlog import tail
+from eventlog.conflicts import CONFLICT
 from eventlog.fs import Fs
 
 
@@ -35,6 +36,7 @@ class ProjectStatus(msgspec.Struct, frozen=True, kw_only=True):
         dropped: records that writers say they could not keep.
         duplicates: records met twice and left out.
         quarantined: damaged byte ranges set aside.
+        conflicts: of these, whole segments that hold other records under seqs which are taken.
         problems: damaged manifests.
     """
 
@@ -55,6 +57,7 @@ class ProjectStatus(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int
     duplicates: int
     quarantined: int
+    conflicts: int
     problems: list[str]
 
 
@@ -99,5 +102,6 @@ def project_status(fs: Fs, root: str, project: str) -> ProjectStatus:
         dropped=sum(mark.dropped for mark in marks),
         duplicates=sum(mark.duplicates for mark in marks),
         quarantined=len(manifest.quarantined),
+        conflicts=sum(item.reason.startswith(CONFLICT) for item in manifest.quarantined),
         problems=[str(problem) for problem in problems],
     )

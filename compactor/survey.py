@@ -6,6 +6,7 @@ import os
 from typing import NamedTuple
 
 from eventlog import names, tail
+from eventlog.conflicts import CONFLICT
 from eventlog.fs import Entry, Fs
 from eventlog.manifest import Manifest
 
@@ -78,12 +79,16 @@ def segments_of(fs: Fs, root: str, project: str, writer_id: str) -> list[Segment
     return segments
 
 
-def unreadable_segments(manifest: Manifest) -> set[tuple[str, int, int]]:
-    """Return (writer_id, segno, size in bytes) of the segments that were set aside whole: nothing waits in them."""
+def unreadable_segments(manifest: Manifest, *, in_conflict: bool = True) -> set[tuple[str, int, int]]:
+    """Return (writer_id, segno, size in bytes) of the segments that were set aside whole: nothing waits in them.
+
+    Those in conflict with another file hold good records; `in_conflict` says whether to return them too.
+    """
     found: set[tuple[str, int, int]] = set()
     for item in manifest.quarantined:
         directory, _, name = item.source.rpartition("/")
         parsed = names.parse_segment_name(name)
-        if parsed is not None and item.offset == 0:
+        wanted = item.offset == 0 and (in_conflict or not item.reason.startswith(CONFLICT))
+        if parsed is not None and wanted:
             found.add((os.path.basename(directory), parsed[0], item.size_bytes))
     return found

@@ -167,16 +167,21 @@ class OpenSegment:
         record = schema.Seal(self.next_seq, self.header.first_seq + self.next_seq, final)
         return frame.build(schema.encode(record), self.next_seq, structural=True)
 
-    def publish(self) -> str:
+    def publish(self) -> str | None:
         """Sync, rename to the sealed name, close; return the sealed path.
 
         After a power loss the segment may have its open name again, which is whole and durable as well.
+
+        None when another file has that name: the segment keeps its open name.
 
         Raises:
             OSError: the segment keeps its open name, which loses nothing.
         """
         self.sync()
         sealed = os.path.join(self._directory, names.segment_name(self.header.segno, sealed=True))
+        if self._is_there(sealed):
+            # Only a copy of this writer, which went on by itself, can have brought it: neither may be lost.
+            return None
         self._fs.rename(self.path, sealed)
         self.close()
         return sealed
@@ -191,13 +196,16 @@ class OpenSegment:
             complete: the segment ends with its seal frame already.
 
         Raises:
-            OSError: the frames could not be read back, or not be written and synced; nothing has changed.
+            OSError: the frames could not be read back, or not be written and synced, or another file has that name;
+                nothing has changed.
         """
         data = self._read_back()
         if not complete:
             data += self._seal_frame(final=False)
         name = names.segment_name(self.header.segno, sealed=True)
         sealed = os.path.join(self._directory, name)
+        if self._is_there(sealed) and self._fs.read(sealed) != data:
+            raise FileExistsError(errno.EEXIST, "holds other records than this writer appended", sealed)
         with staged(self._fs, self._directory, name) as (temporary, fd):
             write_all(self._fs, fd, data)
         rename_staged(self._fs, temporary, sealed)
@@ -206,6 +214,13 @@ class OpenSegment:
             self._fs.unlink(self.path)
         self.close()
         return sealed
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self._fs.size(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _read_back(self) -> bytes:
         data = self._fs.pread(self.fd, self.offset, 0)

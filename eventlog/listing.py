@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from eventlog import names, segment
+from eventlog import conflicts, names, segment
 from eventlog.errors import DataError, NewerFormatError
 from eventlog.fs import Fs
+from eventlog.manifest import End
 from eventlog.segment import Header, SegmentFile
 
 _PROBE_BYTES: Final = 4096
@@ -23,6 +24,7 @@ class Source(NamedTuple):
         header: what it says about itself; None when it cannot be read.
         reason: why not, or what is wrong with one copy of the header; "" for nothing.
         followed: its writer has gone on in a later segment, so nothing is appended to this one any more.
+        other: its file under the other name, when that holds other records: it does not count.
     """
 
     segno: int
@@ -31,6 +33,7 @@ class Source(NamedTuple):
     header: Header | None
     reason: str = ""
     followed: bool = False
+    other: SegmentFile | None = None
 
     @property
     def ended(self) -> bool:
@@ -38,26 +41,52 @@ class Source(NamedTuple):
         return self.sealed or self.followed
 
 
-def sources(fs: Fs, directory: str, writer_id: str, first_segno: int) -> list[Source]:
-    """Return the segments of a writer from a number on, in order.
+class Listed(NamedTuple):
+    """The segments of a writer.
+
+    Attributes:
+        segnos: of all that have a file.
+        sources: those that have to be read, in order.
+    """
+
+    segnos: set[int]
+    sources: list[Source]
+
+
+def listed(fs: Fs, directory: str, writer_id: str, first_segno: int, ends: dict[int, End]) -> Listed:
+    """Return the segments of a writer, and from a number on what they say; `ends` is what was read of them before.
 
     Raises:
         NewerFormatError: one is of a newer format.
         OSError: one cannot be read.
     """
-    listed: dict[int, bool] = {}
+    forms: dict[int, set[bool]] = {}
     # A listing is no snapshot: a segment that is sealed meanwhile can be missing under both its names, once.
     for _ in range(2):
         for entry in fs.entries(directory):
             parsed = names.parse_segment_name(entry.name)
-            if parsed is not None and parsed[0] >= first_segno and not entry.is_dir:
-                listed[parsed[0]] = listed.get(parsed[0], False) or parsed[1]
-        if listed and len(listed) == max(listed) - (first_segno or 1) + 1:
+            if parsed is not None and not entry.is_dir:
+                forms.setdefault(parsed[0], set()).add(parsed[1])
+        wanted = sorted(segno for segno in forms if segno >= first_segno)
+        if wanted and len(wanted) == wanted[-1] - (first_segno or 1) + 1:
             break
-    opened = ((segno, SegmentFile(fs, directory, segno, sealed=listed[segno])) for segno in sorted(listed))
-    found = [source for segno, file in opened if (source := _source(file, writer_id, segno, sealed=listed[segno]))]
+    found: list[Source] = []
+    for segno in wanted:
+        sealed, other = _choose(fs, directory, segno, forms[segno], ends.get(segno))
+        source = _source(SegmentFile(fs, directory, segno, sealed=sealed), writer_id, segno, sealed=sealed)
+        if source is not None:
+            found.append(source._replace(other=other))
     last = max((source.segno for source in found if source.header is not None), default=0)
-    return [source._replace(followed=source.segno < last) for source in found]
+    return Listed(set(forms), [source._replace(followed=source.segno < last) for source in found])
+
+
+def _choose(fs: Fs, directory: str, segno: int, forms: set[bool], end: End | None) -> tuple[bool, SegmentFile | None]:
+    """Say whether the sealed file of a segment counts; return the file that does not when it holds other records."""
+    if len(forms) == 1:
+        return True in forms, None
+    opened, sealed = (SegmentFile(fs, directory, segno, sealed=form) for form in (False, True))
+    other = conflicts.unequal_form(opened, sealed, end)
+    return other is not sealed, other
 
 
 def _source(file: SegmentFile, writer_id: str, segno: int, *, sealed: bool) -> Source | None:

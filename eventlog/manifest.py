@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -14,6 +14,13 @@ from eventlog.errors import DataError, NewerFormatError
 from eventlog.fs import Fs
 
 FORMAT: Final = 1
+
+
+class End(NamedTuple):
+    """The last record that was taken from a segment: where its frame begins, and the frame's `crc`."""
+
+    offset: int
+    crc: int
 
 
 class Watermark(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +37,8 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
         done: the writer sealed its last segment and will not write again.
         ended_bytes: the size that the open segment `segno` had when it was found that its writer is gone, and that
             nothing after `offset` can be read; unset while it may go on. When the file has another size, it went on.
+        ends: by segno, the end of each of the newest segments that was read and is still there, so that a file over
+            which another one was copied is noticed; unset when there is none.
     """
 
     seq: int = 0
@@ -41,6 +50,7 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int = 0
     done: bool = False
     ended_bytes: int | msgspec.UnsetType = msgspec.UNSET
+    ends: dict[int, End] | msgspec.UnsetType = msgspec.UNSET
 
     def is_settled(self, size_bytes: int) -> bool:
         """Say whether nothing in the segment `segno` waits to be read when its file has this size."""

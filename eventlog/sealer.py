@@ -120,6 +120,7 @@ class Sealer:
     def _publish_retired(self) -> None:
         while self._retired:
             segment, complete, distrusted = self._retired[0]
+            sealed: str | None
             try:
                 if distrusted:
                     sealed = segment.republish(complete=complete)

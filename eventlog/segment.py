@@ -246,6 +246,10 @@ class SegmentFile:
         self.path = os.path.join(directory, names.segment_name(segno, sealed=sealed))
         self._sealed_path = os.path.join(directory, names.segment_name(segno, sealed=True))
 
+    def sibling(self, segno: int) -> SegmentFile:
+        """Return another segment of the same writer, under whichever name it has."""
+        return SegmentFile(self._fs, os.path.dirname(self.path), segno, sealed=False)
+
     def read(self, offset: int = 0, size: int = -1) -> bytes:
         """Return its bytes from `offset` on.
 

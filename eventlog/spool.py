@@ -15,14 +15,23 @@ if TYPE_CHECKING:
     from eventlog.run import Run
 
 _CHUNK_BYTES: Final = 1 << 20
+_COMPARED_BYTES: Final = 64 * 1024
 
 
 class Shipped(NamedTuple):
-    """What a shipment did: files copied, files that were there already, segments still open."""
+    """What a shipment did.
+
+    Attributes:
+        copied: files.
+        present: files that were there already.
+        left_open: segments that their writers hold.
+        conflicts: paths of segments that are there with other records, and were not replaced.
+    """
 
     copied: int
     present: int
     left_open: int
+    conflicts: tuple[str, ...] = ()
 
 
 class Spool(NamedTuple):
@@ -49,7 +58,12 @@ class Spool(NamedTuple):
     def _ship_quietly(self, sealed: str) -> None:
         del sealed
         try:
-            ship(self.directory, self.store)
+            shipped = ship(self.directory, self.store)
+            if shipped.conflicts:
+                text = (
+                    f"{shipped.conflicts[0]} holds other records than the spool {self.directory}: it was not replaced"
+                )
+                warnings.warn(text, EventLogWarning, stacklevel=2)
         except OSError as error:
             text = f"could not copy to {self.store}: {error}. `eventlog ship {self.directory} {self.store}` tries again"
             warnings.warn(text, EventLogWarning, stacklevel=2)
@@ -59,8 +73,9 @@ def ship(source: str, target: str, *, fs: Fs = LOCAL) -> Shipped:
     """Copy blobs and sealed segments from one store to another; durable there when this returns.
 
     Blobs are durable before the first segment is copied, and each file has its final name only when it is whole.
-    Safe to repeat and to interrupt: files already there with the same size are left alone. Segments of dead
-    writers, which nobody seals, are copied under their open names once no process holds them.
+    Safe to repeat and to interrupt: what is there whole is left alone; a segment that is there with other records is
+    a conflict, and stays as it is. Segments of dead writers, which nobody seals, are copied under their open names
+    once no process holds them.
 
     Raises:
         OSError: as the file systems raise it; what was copied stays.
@@ -84,25 +99,35 @@ def _is_shipped(entry: Entry) -> bool:
 def _ship_directory(
     fs: Fs, directory: str, found: list[str], destination: str, staging: str, so_far: Shipped
 ) -> Shipped:
-    copied, present, left_open = so_far
+    copied, present, left_open, unequal = so_far
     fs.make_dirs(destination)
     there = {entry.name: entry.size_bytes for entry in fs.entries(destination)}
     for name in found:
-        path = os.path.join(directory, name)
+        path, final = os.path.join(directory, name), os.path.join(destination, name)
         try:
             if name.endswith(".open") and fs.is_locked(path):
                 left_open += 1
-            elif there.get(name) == fs.size(path):
+                continue
+            size = fs.size(path)
+            if names.parse_segment_name(name) and not _agree(fs, path, final, min(size, there.get(name, 0))):
+                unequal = (*unequal, final)
+            elif there.get(name, -1) >= size:
                 present += 1
             else:
-                _copy(fs, path, staging, os.path.join(destination, name))
+                _copy(fs, path, staging, final)
                 copied += 1
         except FileNotFoundError:
             # Sealed since it was listed: it is there under its other name, for the next shipment.
             left_open += 1
     # Also when all was present: a shipment that was killed may have left it un-synced.
     fs.sync_dir(destination)
-    return Shipped(copied, present, left_open)
+    return Shipped(copied, present, left_open, unequal)
+
+
+def _agree(fs: Fs, one: str, other: str, size: int) -> bool:
+    """Say whether two files agree in their first `size` bytes: where a writer was copied, the last of them differ."""
+    start = max(size - _COMPARED_BYTES, 0)
+    return not size or fs.read(one, start, size - start) == fs.read(other, start, size - start)
 
 
 def _copy(fs: Fs, path: str, staging: str, final: str) -> None:

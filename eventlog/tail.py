@@ -7,12 +7,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from eventlog import frame, names, schema, segment
+from eventlog import conflicts, frame, names, schema, segment
 from eventlog import stretch as fast
 from eventlog.announced import load_shapes
 from eventlog.columns import Batch, Decoder
 from eventlog.fs import Fs
-from eventlog.listing import Source, sources
+from eventlog.listing import Source, listed
 from eventlog.manifest import Gap, Watermark
 from eventlog.segment import Damage, Header, Stretch
 
@@ -60,7 +60,8 @@ class WriterReader:
     """Reads one writer from its watermark on, into a batch. Not thread-safe; never writes.
 
     It reads files by their growing end, so a torn tail is simply not there yet. Segments are taken in the
-    order of their numbers. Records that were seen already are counted as duplicates and left out.
+    order of their numbers. Records that were seen already are counted as duplicates and left out. A segment with
+    other records than those under its name or its seqs is a conflict: it is set aside, and nothing after it is read.
 
     Attributes:
         used_bytes: how many bytes of frames were read.
@@ -86,6 +87,8 @@ class WriterReader:
         self._shape_offset = watermark.shape_offset
         self._done = watermark.done
         self._ended_bytes = watermark.ended_bytes or 0
+        self._ends = dict(watermark.ends or {})
+        self._segnos: set[int] = set()
         self._is_dead: Callable[[str], bool] = _never
         self._window_at = 0
         self._next_here = 0
@@ -124,6 +127,8 @@ class WriterReader:
         self._stopped = False
         more = self._read_sources(missing_before_ns)
         self._decoder.finish()
+        moved = (self._segno, self._offset) != (self._mark.segno, self._mark.offset)
+        ends = conflicts.kept_ends(self._ends, self._segnos) if moved else self._mark.ends or {}
         mark = Watermark(
             seq=self._expected - 1,
             segno=self._segno,
@@ -134,12 +139,14 @@ class WriterReader:
             duplicates=self._mark.duplicates + self._duplicates,
             done=self._done,
             ended_bytes=self._ended_bytes or msgspec.UNSET,
+            ends=ends or msgspec.UNSET,
         )
         return Found(mark, self._gaps, self._damages, more)
 
     def _read_sources(self, missing_before_ns: int) -> bool:
         """Read the segments in order; say whether the budget ran out before their end."""
-        for source in sources(self._fs, self._directory, self._writer_id, self._mark.segno):
+        self._segnos, sources = listed(self._fs, self._directory, self._writer_id, self._mark.segno, self._ends)
+        for source in sources:
             if source.header is None:
                 self._pass_over(source)
                 continue
@@ -149,11 +156,20 @@ class WriterReader:
             late = first_seq > self._expected and source.segno != self._segno
             if late and source.header.created_ns >= missing_before_ns and self._reason == MISSING:
                 break
-            if first_seq > self._last_seq:
+            if first_seq > self._last_seq or self._is_conflict(source, source.header):
                 break
             if self._bytes_left <= 0 or not self._read_segment(source, source.header):
                 return True
         return False
+
+    def _is_conflict(self, source: Source, header: Header) -> bool:
+        """Say whether a segment holds other records than were read under its name or its seqs; then set it aside."""
+        if source.other is not None:
+            self._set_aside(source.other.path, source.segno, 0, source.other.size(), conflicts.UNEQUAL)
+        reason = conflicts.reason(source.file, header, self._mark, self._expected, self._segnos, fast.extend)
+        if reason is not None:
+            self._set_aside(source.file.path, source.segno, 0, source.file.size(), reason)
+        return reason is not None
 
     def _pass_over(self, source: Source) -> None:
         """Set a segment aside whole that cannot be read, unless its writer may only be about to begin it."""
@@ -218,6 +234,7 @@ class WriterReader:
         """Take in the frames of a window that starts at `self._offset`; return how many bytes they took."""
         start = self._window_at = self._offset
         used = 0
+        last: Stretch | None = None
         expected = max(self._expected - header.first_seq, 0)
         for part in segment.walk(data, 0, expected, at_eof=at_eof, final=final, extend=fast.extend):
             if isinstance(part, Damage):
@@ -235,6 +252,7 @@ class WriterReader:
                 in_order = self._in_order(taken, source)
                 if in_order.count:
                     self._take(data, in_order, header.first_seq)
+                    last = in_order
                 used = taken.end
                 self._offset = start + used
                 if self._stopped:
@@ -242,6 +260,8 @@ class WriterReader:
                 continue
             used = part.end
             self._offset = start + used
+        if last is not None:
+            self._ends[source.segno] = conflicts.end_of(data, last, start)
         return used
 
     def _in_order(self, part: Stretch, source: Source) -> Stretch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Final
 
 import click
@@ -100,5 +101,9 @@ def ship(source: str, store: str, *, as_json: bool) -> None:
     shipped = spool.ship(root, target)
     if as_json:
         emit(shipped._asdict())
-        return
-    click.echo(f"{shipped.copied} files copied, {shipped.present} were there, {shipped.left_open} are still open")
+    else:
+        click.echo(f"{shipped.copied} files copied, {shipped.present} were there, {shipped.left_open} are still open")
+    for path in shipped.conflicts:
+        click.echo(f"conflict: {clean(path)} holds other records than the spool, and was not replaced", err=True)
+    if shipped.conflicts:
+        sys.exit(1)

@@ -12,7 +12,7 @@ from eventlog import frame, schema, segment
 from eventlog.checksum import MASK
 from eventlog.columns import Batch, Decoder, EventRow
 from eventlog.fs import Fs
-from eventlog.manifest import Quarantined, Watermark
+from eventlog.manifest import End, Quarantined, Watermark
 from eventlog.segment import Damage, Header, Item
 from eventlog.verify import spans
 from eventlog.verify.sources import Say, Source, Sources
@@ -96,6 +96,7 @@ class Account:
         mark: Watermark,
         gaps: Spans,
         quarantined: list[Quarantined],
+        ends: dict[int, End],
         say: Say,
         visit: Callable[[list[EventRow]], None],
     ) -> None:
@@ -109,6 +110,7 @@ class Account:
             mark: the writer's watermark.
             gaps: seqs up to the watermark that the manifest knows to be missing.
             quarantined: bytes that the manifest knows to be damaged, of any writer.
+            ends: the last record that was folded from each segment, as the manifest has it.
             say: takes findings.
             visit: takes the rows of events that the records make, those of the tail included.
         """
@@ -117,7 +119,7 @@ class Account:
         self._folded_seq = mark.seq
         self._gaps = [(first, last) for first, last in gaps]
         self._say = say
-        self._sources = Sources(fs, root, project, writer_id, quarantined, say)
+        self._sources = Sources(fs, root, project, writer_id, quarantined, ends, say)
         self._folded = _Rows(writer_id, visit)
         self._tail = _Rows(writer_id, visit)
         self._ranges: list[tuple[int, int]] = []

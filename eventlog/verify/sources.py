@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from eventlog import names, segment
+from eventlog import conflicts, names, segment
 from eventlog.errors import DataError, NewerFormatError
 from eventlog.fs import Fs
-from eventlog.manifest import Quarantined
+from eventlog.manifest import End, Quarantined
 from eventlog.segment import Header
 from eventlog.verify.report import Code
 
@@ -35,14 +35,22 @@ class Sources:
     """
 
     def __init__(
-        self, fs: Fs, root: str, project: str, writer_id: str, quarantined: list[Quarantined], say: Say
+        self,
+        fs: Fs,
+        root: str,
+        project: str,
+        writer_id: str,
+        quarantined: list[Quarantined],
+        ends: dict[int, End],
+        say: Say,
     ) -> None:
-        """Take the writer, the bytes that the manifest knows to be damaged, and where findings go."""
+        """Take the writer, the bytes that the manifest knows to be damaged, its ends, and where findings go."""
         self._fs = fs
         self._root = root
         self._writer_id = writer_id
         self._directory = names.writer_dir(root, project, writer_id)
         self._known_damage = _damage_by_segment(writer_id, quarantined)
+        self._ends = ends
         self._say = say
         self.torn_bytes = 0
 
@@ -99,7 +107,19 @@ class Sources:
         if header.writer_id != self._writer_id or header.segno != segno:
             self._say("misplaced", self._relative(path), f"says it is segment {header.segno} of {header.writer_id}")
             return None
+        if self._is_replaced(segno, sealed=sealed):
+            self._say("conflict", self._relative(path), _said(conflicts.REPLACED))
+            return None
         return Source(path, sealed, header)
+
+    def _is_replaced(self, segno: int, *, sealed: bool) -> bool:
+        if segno not in self._ends:
+            return False
+        file = segment.SegmentFile(self._fs, self._directory, segno, sealed=sealed)
+        try:
+            return conflicts.is_replaced(file, self._ends[segno])
+        except FileNotFoundError:
+            return False  # it was collected meanwhile
 
     def _header(self, start: bytes, path: str, segno: int, *, sealed: bool) -> Header | None:
         where = self._relative(path)
@@ -124,15 +144,19 @@ class Sources:
             newer = self._fs.read(self._path(segno, sealed=True))
         except FileNotFoundError:
             return
-        if not newer.startswith(older):
+        if not conflicts.do_agree(older, newer):
             where = self._relative(self._path(segno, sealed=False))
-            self._say("conflict", where, "the open and the sealed file of this segment hold different bytes")
+            self._say("conflict", where, _said(conflicts.UNEQUAL))
 
     def damage(self, segno: int, offset: int, end: int, where: str, reason: str) -> None:
         """Report damage, unless the manifest knows it: then it is reported as quarantined, once, from there."""
         if any(start <= offset and end <= stop for start, stop in self._known_damage.get(segno, ())):
             return
         self._say("damaged", where, f"bytes {offset} to {end} hold no record: {reason}")
+
+
+def _said(reason: str) -> str:
+    return reason.removeprefix(f"{conflicts.CONFLICT}: ")
 
 
 def _damage_by_segment(writer_id: str, quarantined: list[Quarantined]) -> dict[int, list[tuple[int, int]]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from eventlog import manifest as manifests
 from eventlog import names, tail
 from eventlog.columns import EventRow
+from eventlog.conflicts import CONFLICT
 from eventlog.errors import DataError, NewerFormatError, UsageError
 from eventlog.fs import LOCAL, Fs
 from eventlog.manifest import Manifest, Watermark
@@ -110,6 +111,7 @@ class _Project:
             progress(f"writer {writer_id}")
             self._account(manifest, audit, writer_id)
         self._report_quarantine(manifest)
+        self._report_strangers()
         return ProjectReport(
             **self._counts,
             records=self._counts["folded"] + self._counts["tail"],
@@ -122,6 +124,16 @@ class _Project:
             findings=self._findings,
             notes=self._notes,
         )
+
+    def _report_strangers(self) -> None:
+        """A copy of a writer's directory under a name that is no writer_id holds segments that no reader looks at."""
+        directory = names.project_segments_dir(self._root, self._project)
+        for name in self._fs.subdirs(directory):
+            listed = [] if names.is_writer_id(name) else self._fs.names(os.path.join(directory, name))
+            found = [item for item in listed if names.parse_segment_name(item)]
+            if found:
+                where = self._relative(os.path.join(directory, name))
+                self._say("misplaced", where, f"{len(found)} segments are in a directory that is no writer's")
 
     def _manifest(self) -> Manifest:
         """Return the newest intact manifest; every one that is damaged is a finding, older ones too."""
@@ -164,6 +176,7 @@ class _Project:
             mark=mark,
             gaps=gaps,
             quarantined=manifest.quarantined,
+            ends=mark.ends or {},
             say=self._say,
             visit=self._visit,
         ).run()
@@ -237,7 +250,7 @@ class _Project:
             text = f"bytes {item.offset} to {item.offset + item.size_bytes} were set aside: {item.reason}"
             if item.name + ".bin" not in kept:
                 text += "; the copy is not in the quarantine"
-            self._say("quarantined", item.source, text)
+            self._say("conflict" if item.reason.startswith(CONFLICT) else "quarantined", item.source, text)
 
 
 __all__ = ["Finding", "Note", "ProjectReport", "Report", "verify"]

@@ -117,3 +117,31 @@ def test_a_spool_is_a_store(spool: Spool, reading: Any):
     run.log({"a": 1.0})
     assert reading(spool.directory).only_call().numbers == {"a": 1.0}
     run.finish()
+
+
+def test_a_segment_with_other_records_is_never_replaced(spool: Spool, store: str, back: Any):
+    run = begin(spool)
+    run.log({"a": 1.0})
+    run.finish()
+    ship(spool.directory, store)
+    (path,) = back.files()
+    data = bytearray(LOCAL.read(path))
+    data[-1] ^= 1
+    with open(path, "wb") as file:
+        file.write(data)
+    assert ship(spool.directory, store) == Shipped(copied=0, present=0, left_open=0, conflicts=(path,))
+    assert LOCAL.read(path) == data
+    with pytest.warns(EventLogWarning, match="was not replaced"):
+        spool._ship_quietly("")
+
+
+def test_a_segment_that_lost_its_end_in_the_spool_is_not_copied_over_the_whole_one(spool: Spool, store: str, back: Any):
+    run = begin(spool)
+    run.log({"a": 1.0})
+    run.finish()
+    ship(spool.directory, store)
+    (path,) = back.files()
+    data = LOCAL.read(path)
+    os.truncate(os.path.join(spool.directory, os.path.relpath(path, store)), len(data) - 9)
+    assert ship(spool.directory, store) == Shipped(copied=0, present=1, left_open=0)
+    assert LOCAL.read(path) == data
