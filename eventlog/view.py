@@ -42,12 +42,14 @@ class View:
     Attributes:
         snapshot: the immutable part.
         tail: what came after it; None when the store is pinned to the snapshot.
+        newest: the newest version that was there before the snapshot was read; it may be damaged.
     """
 
-    def __init__(self, snapshot: Snapshot, tail: LiveTail | None) -> None:
+    def __init__(self, snapshot: Snapshot, tail: LiveTail | None, newest: int = 0) -> None:
         """Take both halves."""
         self.snapshot = snapshot
         self.tail = tail
+        self.newest = newest
         self._parts: pa.Table | None = None
         self._shown: dict[bool, pa.Table] = {}
         self._known: dict[str, _Known] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from eventlog import manifest as manifests
 from eventlog import names, tail
@@ -16,6 +16,7 @@ from eventlog.snapshot import ReaderCache, Snapshot
 from eventlog.view import View
 
 _T = TypeVar("_T")
+_TRIES: Final = 20
 
 
 class Views:
@@ -64,24 +65,33 @@ class Views:
                 raise UsageError(f"there is no project {project!r} in {self._root}; there are: {projects}")
         if known is None or self._is_old(project, known):
             known = self._views[project] = self._new_view(project, known)
-        if known.tail is not None:
+        for _ in range(_TRIES):
+            if known.tail is None:
+                return known
             known.tail.refresh()
-        return known
+            if self._newest(project) == known.newest:
+                return known
+            # Segments that a snapshot covers may have been collected before they were listed here, and nothing else
+            # tells that their records are missing.
+            known = self._views[project] = self._new_view(project, known)
+        raise ConflictError(f"snapshots of {project!r} are published faster than they can be read")
 
     def _is_old(self, project: str, known: View) -> bool:
         if known.tail is None:
             return False
-        versions = manifests.versions(self._fs, self._root, project)
-        newest = (versions or [0])[-1]
-        return known.tail.is_large or newest != known.snapshot.manifest.version or known.tail.has_late_segments()
+        return self._newest(project) != known.newest or known.tail.is_large or known.tail.has_late_segments()
+
+    def _newest(self, project: str) -> int:
+        return (manifests.versions(self._fs, self._root, project) or [0])[-1]
 
     def _new_view(self, project: str, known: View | None) -> View:
+        newest = self._newest(project)
         manifest = self.manifest(project)
         if known is not None and known.snapshot.manifest.version == manifest.version:
             snapshot = known.snapshot
         else:
             snapshot = Snapshot(self._fs, self._root, manifest, self.cache)
-        return View(snapshot, LiveTail(self._fs, self._root, manifest) if self._version is None else None)
+        return View(snapshot, LiveTail(self._fs, self._root, manifest) if self._version is None else None, newest)
 
     def answer(self, project: str, ask: Callable[[View], _T]) -> _T:
         """Ask a view; when its files were collected while it was asked, ask a new one."""

@@ -7,9 +7,12 @@ import os
 import pytest
 
 import eventlog
+from compactor.config import CompactorConfig
+from compactor.work import take_turn
 from eventlog.columns import Batch
-from eventlog.fs import LocalFs
+from eventlog.fs import LOCAL, LocalFs
 from eventlog.manifest import Watermark
+from eventlog.store import Store
 from eventlog.tail import WriterReader
 
 
@@ -63,3 +66,57 @@ def test_a_segment_that_is_sealed_while_it_is_read(tmp_path, at, resumed):
     if os.path.exists(path.replace(".open", ".seg")):
         os.rename(path.replace(".open", ".seg"), path)
     run.finish()
+
+
+class CollectingFs(LocalFs):
+    """Folds everything just before a reader's n-th look at the store, and collects all that it may."""
+
+    def __init__(self, root: str, at: int) -> None:
+        self._root = root
+        self._left = at
+
+    def _tick(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            take_turn(LOCAL, self._root, "p", CompactorConfig(grace_s=0, segment_retention_s=0))
+
+    def names(self, path):
+        self._tick()
+        return super().names(path)
+
+    def subdirs(self, path):
+        self._tick()
+        return super().subdirs(path)
+
+    def changed_ns(self, path):
+        self._tick()
+        return super().changed_ns(path)
+
+    def entries(self, path):
+        self._tick()
+        return super().entries(path)
+
+    def size(self, path):
+        self._tick()
+        return super().size(path)
+
+    def read(self, path, offset=0, size=-1):
+        self._tick()
+        return super().read(path, offset, size)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("at", range(1, 25))
+def test_what_is_folded_and_collected_between_two_looks_of_a_reader_is_in_its_answer(tmp_path, at, folded):
+    quiet = eventlog.WriterConfig(sync_interval_s=None)
+    for first in (0, 50) if folded else (0,):
+        with eventlog.init(project="p", name="a", dir=tmp_path, settings=quiet, resume="allow") as run:
+            for step in range(first, first + 50):
+                run.log({"x": float(step)}, step=step)
+        if folded and not first:
+            take_turn(LOCAL, str(tmp_path), "p", CompactorConfig())
+    fs = CollectingFs(str(tmp_path), at)
+    store = Store(str(tmp_path), fs=fs)
+    assert sorted(store.metrics("p", runs="a")["x"].to_pylist()) == [
+        float(step) for step in range(100 if folded else 50)
+    ]
