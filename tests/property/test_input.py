@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import eventlog
@@ -349,6 +349,7 @@ words = st.sampled_from([*WORDS, "🦀", "CON", "\udcff", " "]) | st.text(
 
 @MANY
 @given(st.dictionaries(st.sampled_from(VARIABLES), words, max_size=4))
+@example({"EVENTLOG_ON_ERROR": "\udcff"})
 def test_any_environment_is_refused_or_a_run_logs_under_it(variables):
     with current_directory(), pytest.MonkeyPatch.context() as patch:
         for name in VARIABLES:
