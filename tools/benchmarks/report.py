@@ -27,7 +27,7 @@ _FULL: Final = {
     "write": ["--repeat", "3"],
     "fold": ["--repeat", "3"],
     "read": ["--repeat", "3"],
-    "serve": ["--repeat", "2"],
+    "serve": ["--repeat", "1"],
     "flat": ["--records", "100000"],
 }
 _QUICK: Final = {
