@@ -55,7 +55,7 @@ class Attention:
             changed_ns = self._glance.changed_ns(writer_id)
             mark = marks.get(writer_id, Watermark())
             segments = segments_of(self._fs, self._root, self._project, writer_id)
-            pending = pending_bytes([s for s in segments if (writer_id, s.segno, s.size_bytes) not in unreadable], mark)
+            pending = pending_bytes(writer_id, segments, mark, unreadable)
             if pending:
                 found[writer_id] = pending
             else:

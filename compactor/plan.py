@@ -51,17 +51,20 @@ def plan_fold(survey: Survey, manifest: Manifest) -> tuple[PendingWriter, ...]:
     unreadable = unreadable_segments(manifest)
     for writer_id, segments in survey.writers.items():
         mark = manifest.writers.get(writer_id, Watermark())
-        readable = [item for item in segments if (writer_id, item.segno, item.size_bytes) not in unreadable]
-        pending = 0 if mark.done else pending_bytes(readable, mark)
+        pending = 0 if mark.done else pending_bytes(writer_id, segments, mark, unreadable)
         if pending:
             found.append(PendingWriter(writer_id, pending))
     return tuple(found)
 
 
-def pending_bytes(segments: list[SegmentFile], mark: Watermark) -> int:
-    """Return how many bytes a writer's segments have after its watermark."""
+def pending_bytes(
+    writer_id: str, segments: list[SegmentFile], mark: Watermark, unreadable: set[tuple[str, int, int]]
+) -> int:
+    """Return how many bytes a writer's segments have after its watermark, without those that nobody can read."""
     pending = 0
     for item in segments:
+        if (writer_id, item.segno, item.size_bytes) in unreadable:
+            continue
         if item.segno == mark.segno and not mark.is_settled(item.size_bytes):
             pending += max(item.size_bytes - max(mark.offset, segment.HEADER_BYTES), 0)
         elif item.segno > mark.segno:

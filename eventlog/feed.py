@@ -11,7 +11,7 @@ from eventlog.fs import Fs
 from eventlog.live import LiveTail
 from eventlog.manifest import Manifest
 from eventlog.snapshot import ReaderCache, Snapshot
-from eventlog.view import View
+from eventlog.view import TRIES, View
 
 
 class News(NamedTuple):
@@ -62,9 +62,14 @@ class Feed:
             raise
 
     def _restart(self) -> News:
-        manifest, _ = manifests.load_newest(self._fs, self._root, self._project)
-        self._open(manifest)
-        return News(reset=True, batches=[])
+        for _ in range(TRIES):
+            newest = manifests.newest_version(self._fs, self._root, self._project)
+            manifest, _ = manifests.load_newest(self._fs, self._root, self._project)
+            self._open(manifest)
+            # Else segments that a newer snapshot covers may have been collected before they were listed.
+            if manifests.newest_version(self._fs, self._root, self._project) == newest:
+                return News(reset=True, batches=[])
+        raise ConflictError(f"snapshots of {self._project!r} are published faster than they can be read")
 
     def _open(self, manifest: Manifest, upto: LiveTail | None = None) -> list[Batch]:
         """Open a snapshot and its tail; return the batches of records beyond those that `upto` had read."""
@@ -78,13 +83,12 @@ class Feed:
         return tail.batches[known:]
 
     def _continue(self, tail: LiveTail) -> News:
-        versions = manifests.versions(self._fs, self._root, self._project)
         if tail.has_late_segments():
             return self._restart()
-        tail.refresh()
+        newest = self._refresh(tail)
         news = tail.batches[self._taken :]
         self._taken = len(tail.batches)
-        if (versions or [0])[-1] == tail.manifest.version:
+        if newest == tail.manifest.version:
             return News(reset=False, batches=news)
         manifest, _ = manifests.load_newest(self._fs, self._root, self._project)
         if manifest.version == tail.manifest.version:
@@ -92,6 +96,15 @@ class Feed:
         if not _continues(tail, manifest):
             return self._restart()
         return News(reset=False, batches=[*news, *self._open(manifest, tail)])
+
+    def _refresh(self, tail: LiveTail) -> int:
+        """Read the tail to its end, and return the newest version: one that was there before the tail was read."""
+        for _ in range(TRIES):
+            newest = manifests.newest_version(self._fs, self._root, self._project)
+            tail.refresh()
+            if manifests.newest_version(self._fs, self._root, self._project) == newest:
+                return newest
+        raise ConflictError(f"snapshots of {self._project!r} are published faster than they can be read")
 
 
 def _continues(tail: LiveTail, manifest: Manifest) -> bool:

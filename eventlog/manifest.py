@@ -203,6 +203,11 @@ def versions(fs: Fs, root: str, project: str) -> list[int]:
     return sorted(version for version in found if version is not None)
 
 
+def newest_version(fs: Fs, root: str, project: str) -> int:
+    """Return the newest version that has a manifest, which may be damaged; 0 when there is none."""
+    return (versions(fs, root, project) or [0])[-1]
+
+
 def load(fs: Fs, root: str, project: str, version: int) -> Manifest:
     """Return one manifest.
 

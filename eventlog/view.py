@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,9 @@ from eventlog.live import LiveTail
 from eventlog.resume import Earlier
 from eventlog.runs import RunPart
 from eventlog.snapshot import Snapshot
+
+TRIES: Final = 20
+"""How often a tail is read again while snapshots are published, before it is given up."""
 
 
 class _Piece(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from eventlog import manifest as manifests
 from eventlog import names, tail
@@ -13,10 +13,9 @@ from eventlog.fs import Fs
 from eventlog.live import LiveTail
 from eventlog.manifest import Manifest
 from eventlog.snapshot import ReaderCache, Snapshot
-from eventlog.view import View
+from eventlog.view import TRIES, View
 
 _T = TypeVar("_T")
-_TRIES: Final = 20
 
 
 class Views:
@@ -65,7 +64,7 @@ class Views:
                 raise UsageError(f"there is no project {project!r} in {self._root}; there are: {projects}")
         if known is None or self._is_old(project, known):
             known = self._views[project] = self._new_view(project, known)
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             if known.tail is None:
                 return known
             known.tail.refresh()
@@ -82,7 +81,7 @@ class Views:
         return self._newest(project) != known.newest or known.tail.is_large or known.tail.has_late_segments()
 
     def _newest(self, project: str) -> int:
-        return (manifests.versions(self._fs, self._root, project) or [0])[-1]
+        return manifests.newest_version(self._fs, self._root, project)
 
     def _new_view(self, project: str, known: View | None) -> View:
         newest = self._newest(project)

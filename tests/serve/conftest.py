@@ -21,7 +21,6 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, settings
 
 from compactor.config import CompactorConfig
 from compactor.work import take_turn
@@ -33,22 +32,6 @@ TOKEN = "the-write-token"
 HEADER = "x-trackio-write-token"
 # Variables of the machine that would change what is tested.
 _FOREIGN = ("TRACKIO_", "EVENTLOG_", "HF_", "HUGGING_FACE", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
-
-settings.register_profile(
-    "default",
-    max_examples=35,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-        HealthCheck.large_base_example,
-        HealthCheck.function_scoped_fixture,
-    ],
-)
-settings.register_profile("explore", settings.get_profile("default"), max_examples=1000, derandomize=False)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def clean_environment(**more: str) -> dict[str, str]:

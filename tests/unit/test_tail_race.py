@@ -10,8 +10,11 @@ import eventlog
 from compactor.config import CompactorConfig
 from compactor.work import take_turn
 from eventlog.columns import Batch
+from eventlog.errors import ConflictError
+from eventlog.feed import Feed
 from eventlog.fs import LOCAL, LocalFs
 from eventlog.manifest import Watermark
+from eventlog.snapshot import ReaderCache
 from eventlog.store import Store
 from eventlog.tail import WriterReader
 
@@ -75,6 +78,9 @@ class CollectingFs(LocalFs):
         self._root = root
         self._left = at
 
+    def fold_at(self, at: int) -> None:
+        self._left = at
+
     def _tick(self) -> None:
         self._left -= 1
         if self._left == 0:
@@ -120,3 +126,30 @@ def test_what_is_folded_and_collected_between_two_looks_of_a_reader_is_in_its_an
     assert sorted(store.metrics("p", runs="a")["x"].to_pylist()) == [
         float(step) for step in range(100 if folded else 50)
     ]
+
+
+def log(root, first):
+    quiet = eventlog.WriterConfig(sync_interval_s=None)
+    with eventlog.init(project="p", name="a", dir=root, settings=quiet, resume="allow") as run:
+        for step in range(first, first + 50):
+            run.log({"x": float(step)}, step=step)
+
+
+@pytest.mark.parametrize("followed", [False, True])
+@pytest.mark.parametrize("at", range(1, 25))
+def test_what_is_folded_and_collected_while_a_feed_advances_is_in_its_view(tmp_path, at, followed):
+    fs = CollectingFs(str(tmp_path), 0)
+    feed = Feed(fs, str(tmp_path), "p", ReaderCache(fs))
+    log(tmp_path, 0)
+    if followed:
+        feed.advance()
+        log(tmp_path, 50)
+    fs.fold_at(at)
+    try:
+        feed.advance()
+        rows = feed.view.rows("metrics", None, ["x"])
+    except ConflictError:
+        feed = Feed(fs, str(tmp_path), "p", ReaderCache(fs))
+        feed.advance()
+        rows = feed.view.rows("metrics", None, ["x"])
+    assert sorted(rows["x"].to_pylist()) == [float(step) for step in range(100 if followed else 50)]
