@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Iterator
 
 import pytest
+import tenacity
 
 _WAIT_SECONDS = 0.01
 
@@ -52,6 +53,7 @@ def isolated_client(home: str, hub_answers: Callable[[], bool]) -> Iterator[None
         # Read when it was imported, perhaps by a test that goes without a Hub.
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         patch.setattr(_http, "time", types.SimpleNamespace(sleep=sleep))
+        patch.setattr(tenacity.nap, "time", types.SimpleNamespace(sleep=sleep))
         shown = not are_progress_bars_disabled()
         disable_progress_bars()
         fresh_client()
