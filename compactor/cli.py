@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from typing import Any
@@ -12,6 +11,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from compactor.commands.output import log_to_stderr
+from compactor.commands.syncing import restore_command, sync
 from compactor.config import CompactorConfig
 from compactor.plan import plan
 from compactor.service import Service, stopping_on_signals
@@ -80,17 +81,12 @@ def run(
         return
     if project is not None:
         raise UsageError("--project goes with --once: the service takes care of every project")
-    _log_to_stderr()
+    log_to_stderr()
     service = Service(root, config, on_turn=report)
     with stopping_on_signals(service):
         click.echo(f"compactor: watching {root}", err=True)
         service.run()
     click.echo("compactor: stopped", err=True)
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
 
 def _report(turn: Turn) -> None:
@@ -130,7 +126,7 @@ def serve(store: str, *, write_token: str | None, no_compact: bool, as_json: boo
     token, made = make_token(write_token)
     given = {name: value for name, value in options.items() if value is not None}
     config = ServeConfig(write_token=token, compact=not no_compact, **given)
-    _log_to_stderr()
+    log_to_stderr()
 
     def ready(address: Any) -> None:
         if as_json:
@@ -211,6 +207,10 @@ def status_command(store: str, *, as_json: bool) -> None:
             click.echo(f"{item.project}: {item.conflicts} {text}", err=True)
         for problem in item.problems:
             click.echo(f"{item.project}: {problem}", err=True)
+
+
+cli.add_command(sync)
+cli.add_command(restore_command)
 
 
 def _existing(store: str) -> str:

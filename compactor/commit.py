@@ -86,6 +86,7 @@ def apply(parent: Manifest, change: Change, created_ns: int, committer: str) -> 
         writers={**parent.writers, **change.after},
         gaps=[*(gap for gap in parent.gaps if gap not in change.filled), *change.gaps],
         quarantined=[*parent.quarantined, *(q for q in change.quarantined if q.name not in known)],
+        publisher=parent.publisher,
     )
 
 

@@ -62,7 +62,10 @@ def list_expired(
 def _segments(
     survey: Survey, kept: list[Manifest], config: CompactorConfig, now_ns: int
 ) -> tuple[list[str], list[str]]:
-    """List segments that every manifest a reader may still hold covers: the oldest that is not expired decides."""
+    """List segments that every manifest a reader may still hold covers: the oldest that is not expired decides.
+
+    So does the newest: where a snapshot of a bucket was taken over, it may be behind what was folded here before.
+    """
     sealed: list[str] = []
     abandoned: list[str] = []
     if config.segment_retention_s is None or not kept:
@@ -71,11 +74,12 @@ def _segments(
     settled = [manifest for manifest in kept if manifest.created_ns <= now_ns - int(config.grace_s * 1e9)]
     if not settled:
         return sealed, abandoned
-    unreadable = unreadable_segments(settled[-1], in_conflict=False)
+    deciding = [(manifest, unreadable_segments(manifest, in_conflict=False)) for manifest in (settled[-1], kept[-1])]
     for writer_id, segments in survey.writers.items():
-        mark = settled[-1].writers.get(writer_id, Watermark())
+        marks = [(manifest.writers.get(writer_id, Watermark()), unreadable) for manifest, unreadable in deciding]
         for item in segments:
-            if _is_settled(writer_id, item, mark, unreadable) and item.mtime_ns <= now_ns - retention_ns:
+            settled_in_all = all(_is_settled(writer_id, item, mark, unreadable) for mark, unreadable in marks)
+            if settled_in_all and item.mtime_ns <= now_ns - retention_ns:
                 (sealed if item.sealed else abandoned).append(item.path)
     return sealed, abandoned
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Protocol
 
 import watchfiles
 
@@ -155,8 +156,19 @@ class Service:
             self._on_turn(turn)
 
 
+class Stoppable(Protocol):
+    """What works until it is told to stop."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+
+    def stop(self) -> None:
+        """End the work soon."""
+
+
 @contextmanager
-def stopping_on_signals(service: Service) -> Iterator[None]:
+def stopping_on_signals(service: Stoppable) -> Iterator[None]:
     """Stop the service on SIGTERM and SIGINT; a second signal ends the process at once, which loses nothing."""
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -111,6 +111,18 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True):
     names: int = -1
 
 
+class Publisher(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may publish a project to a bucket.
+
+    Attributes:
+        owner: an id that a store gave itself for this bucket.
+        epoch: counts up from 1 each time that another store takes the bucket over.
+    """
+
+    owner: str
+    epoch: int
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot of one project, self-contained.
 
@@ -121,12 +133,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         parent: the version that it was made from.
         created_ns: nanoseconds since 1970 UTC, by the committer's clock.
         committer: host, pid and software, for people.
-        action: fold, compact or rebuild.
+        action: fold, compact, rebuild, claim or restore.
         files: in the order in which they were made.
         name_sets: sets of metric names, each sorted, as files refer to them.
         writers: watermarks by writer_id.
         gaps: missing records.
         quarantined: damaged bytes.
+        publisher: who publishes it to a bucket; unset while nobody does.
     """
 
     format: int = FORMAT
@@ -141,6 +154,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     writers: dict[str, Watermark] = {}
     gaps: list[Gap] = []
     quarantined: list[Quarantined] = []
+    publisher: Publisher | msgspec.UnsetType = msgspec.UNSET
 
     def of_table(self, table: str) -> list[DataFile]:
         """Return the files of one table."""
@@ -264,8 +278,17 @@ def publish(fs: Fs, root: str, manifest: Manifest) -> bool:
     Raises:
         OSError: as the file system raises it.
     """
+    return publish_bytes(fs, root, manifest, to_bytes(manifest))
+
+
+def publish_bytes(fs: Fs, root: str, manifest: Manifest, data: bytes) -> bool:
+    """Publish a manifest of which there is a file elsewhere, byte for byte; as `publish`.
+
+    Raises:
+        OSError: as the file system raises it.
+    """
     directory = names.manifests_dir(root, manifest.project)
-    return seam.put_if_absent(fs, directory, names.manifest_name(manifest.version), to_bytes(manifest))
+    return seam.put_if_absent(fs, directory, names.manifest_name(manifest.version), data)
 
 
 def committer() -> str:

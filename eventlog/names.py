@@ -15,6 +15,8 @@ SNAPSHOTS: Final = "snapshots"
 QUARANTINE: Final = "quarantine"
 INDEX: Final = "index"
 INCOMING: Final = "incoming"
+RESTORING: Final = "restoring"
+HUB: Final = "hub"
 TABLES: Final = ("metrics", "system", "events", "runs")
 
 _SAFE: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -200,6 +202,23 @@ def index_dir(root: str, project: str) -> str:
 def incoming_dir(root: str) -> str:
     """Return the directory that holds files that clients are uploading."""
     return os.path.join(root, INCOMING)
+
+
+def restoring_dir(root: str, project: str) -> str:
+    """Return the directory that holds what is being downloaded of a project: safe to delete while nobody restores."""
+    return os.path.join(root, RESTORING, encode_name(project))
+
+
+def bucket_state_path(root: str, bucket: str) -> str:
+    """Return the path of what a publisher remembers of a bucket: private to it, and safe to delete.
+
+    Args:
+        root: the store.
+        bucket: the whole address.
+    """
+    import hashlib
+
+    return os.path.join(root, HUB, f"{hashlib.sha256(bucket.encode()).hexdigest()[:16]}.json")
 
 
 def quarantine_dir(root: str, project: str) -> str:

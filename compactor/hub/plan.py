@@ -11,15 +11,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from compactor.survey import Survey
 from eventlog import names
 from eventlog.errors import ConflictError, UsageError
-from eventlog.manifest import Manifest, Watermark
-
-_MOST_PATHS: Final = 1000
-_T = TypeVar("_T")
+from eventlog.hub.bucket import MOST_PATHS, Remote, in_parts
+from eventlog.hub.inbox import is_needed, is_unfolded, manifest_files, segment_files
+from eventlog.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +29,7 @@ class File:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """A file as the bucket lists it; `uploaded_ns` is by the Hub's clock."""
-
-    path: str
-    size_bytes: int
-    uploaded_ns: int
+_Sized = TypeVar("_Sized", File, Remote)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +57,7 @@ class Limits:
         grace_ns: how long files stay after they were superseded, for readers of the bucket. Default 1 day.
     """
 
-    wave_files: int = _MOST_PATHS
+    wave_files: int = MOST_PATHS
     wave_bytes: int = 1024 * 1024 * 1024
     grace_ns: int = 86_400 * 10**9
 
@@ -74,8 +67,8 @@ class Limits:
         Raises:
             UsageError: naming the field that is out of its range.
         """
-        if not 1 <= self.wave_files <= _MOST_PATHS:
-            raise UsageError(f"wave_files must be from 1 to {_MOST_PATHS}")
+        if not 1 <= self.wave_files <= MOST_PATHS:
+            raise UsageError(f"wave_files must be from 1 to {MOST_PATHS}")
         if self.wave_bytes < 1:
             raise UsageError("wave_bytes must be positive")
         if self.grace_ns < 0:
@@ -133,7 +126,7 @@ def offer(survey: Survey, manifest: Manifest, manifest_bytes: int, loose: Iterab
         File(os.path.join(names.writer_dir("", project, writer_id), os.path.basename(item.path)), item.size_bytes)
         for writer_id, segments in survey.writers.items()
         for item in segments
-        if item.sealed and _needs_segment(manifest, writer_id, item.segno, item.size_bytes)
+        if item.sealed and is_unfolded(manifest, writer_id, item.segno, item.size_bytes)
     ]
     path = names.manifest_path("", project, manifest.version)
     files = {file.path: file for file in (*loose, *data, *tail)}
@@ -162,24 +155,29 @@ def plan_publish(
     """
     there = {remote.path: remote for remote in listing}
     _check_alone(offered, there, published)
-    missing = [file for file in offered.files if not _is_there(file, there)]
-    steps: list[Step] = [Upload(wave) for wave in _waves(missing, limits)]
+    other = set(unequal_segments(offered, listing))
+    files = [file for file in offered.files if file not in other]
+    missing = [file for file in files if not _is_there(file, there)]
+    new = set(missing)
+    steps: list[Step] = [Upload(wave) for wave in waves(missing, limits)]
     if not _is_there(offered.manifest_file, there):
-        steps += [Verify(part) for part in _parts(offered.files)]
+        # Blobs that are listed have been looked at before, and nobody deletes them.
+        asked = [file for file in files if file in new or not file.path.startswith(names.BLOBS)]
+        steps += [Verify(tuple(part)) for part in in_parts(asked)]
         steps.append(Publish(offered.manifest_file))
     else:
-        steps += [Verify(part) for part in _parts(missing)]
+        steps += [Verify(tuple(part)) for part in in_parts(missing)]
     return (*steps, *_deletions(offered, there, published, limits, now_ns))
+
+
+def unequal_segments(offered: Offer, listing: Iterable[Remote]) -> list[File]:
+    """Return the segments that the bucket has with another size: a writer was copied, and neither file is replaced."""
+    there = {found.file.path: found.file for found in segment_files(offered.manifest.project, listing)}
+    return [file for file in offered.files if file.path in there and not _is_there(file, there)]
 
 
 def _data_path(project: str, path: str) -> str:
     return os.path.join(names.snapshot_dir("", project), path)
-
-
-def _needs_segment(manifest: Manifest, writer_id: str, segno: int, size_bytes: int) -> bool:
-    """Say whether a reader of a snapshot needs a segment for what is not folded yet."""
-    mark = manifest.writers.get(writer_id, Watermark())
-    return segno > mark.segno or (segno == mark.segno and mark.offset < size_bytes)
 
 
 def _is_there(file: File, there: dict[str, Remote]) -> bool:
@@ -189,7 +187,7 @@ def _is_there(file: File, there: dict[str, Remote]) -> bool:
 def _check_alone(offered: Offer, there: dict[str, Remote], published: Sequence[Manifest]) -> None:
     """Refuse to publish over what another publisher has put into the bucket."""
     mine = offered.manifest
-    for version in _versions(mine.project, there):
+    for version in manifest_files(mine.project, there.values()):
         if version > mine.version:
             raise ConflictError(f"the bucket has version {version} of {mine.project!r}, and this store {mine.version}")
     for manifest in published:
@@ -197,16 +195,9 @@ def _check_alone(offered: Offer, there: dict[str, Remote], published: Sequence[M
             raise ConflictError(f"the bucket has another snapshot as version {mine.version} of {mine.project!r}")
 
 
-def _versions(project: str, there: dict[str, Remote]) -> list[int]:
-    """Return the versions whose manifests the bucket lists, ascending."""
-    directory = names.manifests_dir("", project)
-    found = (names.parse_manifest_name(os.path.basename(p)) for p in there if os.path.dirname(p) == directory)
-    return sorted(version for version in found if version is not None)
-
-
-def _waves(files: Sequence[File], limits: Limits) -> Iterator[tuple[File, ...]]:
-    """Cut files into uploads, in their order."""
-    wave: list[File] = []
+def waves(files: Sequence[_Sized], limits: Limits) -> Iterator[tuple[_Sized, ...]]:
+    """Cut files into uploads or downloads, in their order."""
+    wave: list[_Sized] = []
     size = 0
     for file in files:
         if wave and (len(wave) == limits.wave_files or size + file.size_bytes > limits.wave_bytes):
@@ -218,40 +209,32 @@ def _waves(files: Sequence[File], limits: Limits) -> Iterator[tuple[File, ...]]:
         yield tuple(wave)
 
 
-def _parts(items: Sequence[_T]) -> Iterator[tuple[_T, ...]]:
-    """Cut what one call names."""
-    for start in range(0, len(items), _MOST_PATHS):
-        yield tuple(items[start : start + _MOST_PATHS])
-
-
 def _deletions(
     offered: Offer, there: dict[str, Remote], published: Sequence[Manifest], limits: Limits, now_ns: int
 ) -> list[Step]:
     """Delete manifests that no reader holds any more, and then what only they needed."""
     project = offered.manifest.project
     known = {manifest.version for manifest in published}
-    versions = _versions(project, there)
+    manifests = manifest_files(project, there.values())
+    versions = sorted(manifests)
     if any(version not in known for version in versions):
         return []
     before_ns = now_ns - limits.grace_ns
-    manifests = {version: names.manifest_path("", project, version) for version in versions}
-    expired = {old for old, new in pairwise(versions) if there[manifests[new]].uploaded_ns <= before_ns}
+    expired = {old for old, new in pairwise(versions) if manifests[new].uploaded_ns <= before_ns}
     kept = [offered.manifest, *(manifest for manifest in published if manifest.version not in expired)]
     named = {_data_path(project, file.path) for manifest in kept for file in manifest.files}
     old = [remote for remote in there.values() if remote.uploaded_ns <= before_ns and remote.path not in named]
-    spare = sorted(remote.path for remote in old if _is_spare(remote, project, kept))
-    first = [Delete(part) for part in _parts(sorted(manifests[version] for version in expired))]
-    return [*first, *(Delete(part) for part in _parts(spare))]
+    folded = [
+        found.file.path
+        for found in segment_files(project, old)
+        if not any(is_needed(one, found.writer_id, found.segno, found.file.size_bytes) for one in kept)
+    ]
+    spare = sorted([*folded, *(remote.path for remote in old if _is_data_file(remote, project))])
+    first = [Delete(tuple(part)) for part in in_parts(sorted(manifests[version].path for version in expired))]
+    return [*first, *(Delete(tuple(part)) for part in in_parts(spare))]
 
 
-def _is_spare(remote: Remote, project: str, kept: Sequence[Manifest]) -> bool:
-    """Say whether a file that no kept manifest names is a data file of this project, or a segment that none needs."""
-    directory, name = os.path.split(remote.path)
+def _is_data_file(remote: Remote, project: str) -> bool:
     snapshot = names.snapshot_dir("", project) + "/"
-    if remote.path.startswith(snapshot) and names.parse_data_file_path(remote.path.removeprefix(snapshot)) is not None:
-        return True
-    parent, writer_id = os.path.split(directory)
-    parsed = names.parse_segment_name(name)
-    if parent != names.project_segments_dir("", project) or not names.is_writer_id(writer_id) or parsed is None:
-        return False
-    return not any(_needs_segment(one, writer_id, parsed[0], remote.size_bytes) for one in kept)
+    name = remote.path.removeprefix(snapshot)
+    return remote.path.startswith(snapshot) and names.parse_data_file_path(name) is not None

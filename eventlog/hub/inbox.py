@@ -120,12 +120,18 @@ def segment_files(project: str, listing: Iterable[Remote]) -> list[RemoteSegment
     return found
 
 
-def is_needed(manifest: Manifest, writer_id: str, segno: int, size_bytes: int) -> bool:
-    """Say whether a segment holds records that are not in a snapshot, or may hold some that are missing in it."""
+def is_unfolded(manifest: Manifest, writer_id: str, segno: int, size_bytes: int) -> bool:
+    """Say whether a segment holds records after the watermark of its writer, which a reader takes from it."""
     mark = manifest.writers.get(writer_id, Watermark())
     if mark.done or segno < mark.segno:
-        return any(gap.writer_id == writer_id for gap in manifest.gaps)
+        return False
     return segno > mark.segno or not mark.is_settled(size_bytes)
+
+
+def is_needed(manifest: Manifest, writer_id: str, segno: int, size_bytes: int) -> bool:
+    """Say whether a segment is unfolded, or may hold some of the records that are missing in a snapshot."""
+    late = any(gap.writer_id == writer_id for gap in manifest.gaps)
+    return late or is_unfolded(manifest, writer_id, segno, size_bytes)
 
 
 def newest_or_empty(bucket: Bucket, project: str) -> Manifest:

@@ -323,6 +323,7 @@ def test_temporary_names_start_as_the_text_says():
         ("writers{}", manifest.Watermark),
         ("gaps[]", manifest.Gap),
         ("quarantined[]", manifest.Quarantined),
+        ("publisher{}", manifest.Publisher),
     ],
 )
 def test_the_fields_of_a_manifest_are_those_of_the_struct_in_order(heading: str, struct_type: type[msgspec.Struct]):

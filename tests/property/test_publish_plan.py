@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 import eventlog
 from compactor.config import CompactorConfig
-from compactor.hub.plan import Delete, File, Limits, Offer, Publish, Remote, Step, Upload, Verify, offer, plan_publish
+from compactor.hub.plan import Delete, File, Limits, Offer, Publish, Step, Upload, Verify, offer, plan_publish
 from compactor.survey import SegmentFile, Survey, survey
 from compactor.work import take_turn
 from eventlog import manifest as manifests
 from eventlog import names
 from eventlog.errors import ConflictError, UsageError
 from eventlog.fs import LOCAL
+from eventlog.hub.bucket import Remote
 from eventlog.manifest import DataFile, Manifest, Watermark
 from eventlog.store import open_store
 
@@ -89,7 +90,7 @@ class Bucket:
     """A bucket that does what the steps say, and knows which snapshots a reader may hold."""
 
     def __init__(self) -> None:
-        self.files = {path: Remote(path, size, 0) for path, size in FOREIGN.items()}
+        self.files = {path: Remote(path, size, "", 0) for path, size in FOREIGN.items()}
         self.offers: dict[int, Offer] = {}
         self.published_ns: dict[int, int] = {}
         self.listings = [list(self.files.values())]
@@ -113,9 +114,9 @@ class Bucket:
     def apply(self, step: Step, half: bool = False) -> None:  # noqa: FBT001, FBT002
         if isinstance(step, Upload):
             for file in step.files[: len(step.files) // 2 if half else None]:
-                self.files[file.path] = Remote(file.path, file.size_bytes, self.now_ns)
+                self.files[file.path] = Remote(file.path, file.size_bytes, "", self.now_ns)
         elif isinstance(step, Publish) and not half:
-            self.files[step.file.path] = Remote(step.file.path, step.file.size_bytes, self.now_ns)
+            self.files[step.file.path] = Remote(step.file.path, step.file.size_bytes, "", self.now_ns)
             (version,) = (number for number, one in self.offers.items() if one.manifest_file == step.file)
             self.published_ns[version] = self.now_ns
         elif isinstance(step, Delete):
@@ -258,7 +259,7 @@ def test_a_file_of_the_wrong_size_is_uploaded_again():
     for step in bucket.plan(store.offered()):
         bucket.apply(step)
     file = store.offered().files[-1]
-    bucket.files[file.path] = Remote(file.path, file.size_bytes - 1, 0)
+    bucket.files[file.path] = Remote(file.path, file.size_bytes - 1, "", 0)
     bucket.listings.append(list(bucket.files.values()))
     assert bucket.plan(store.offered()) == (Upload((file,)), Verify((file,)))
 
@@ -269,7 +270,7 @@ def test_what_another_publish_has_just_uploaded_stays_for_the_grace_period():
     for step in bucket.plan(store.offered()):
         bucket.apply(step)
     path = "snapshots/p/" + data_file(77).path
-    bucket.files[path] = Remote(path, 177, bucket.now_ns)
+    bucket.files[path] = Remote(path, 177, "", bucket.now_ns)
     bucket.listings.append(list(bucket.files.values()))
     bucket.now_ns += GRACE_NS - 1
     assert bucket.plan(store.offered()) == ()

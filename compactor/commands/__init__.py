@@ -1,0 +1,1 @@
+"""The commands of `compactor` that have a module of their own."""
