@@ -33,7 +33,7 @@ def fetch(
         digests: SHA-256 by path, for those whose manifest tells it; that of a blob is its name.
 
     Raises:
-        StorageError: the Hub refused or could not be reached; what came whole stays beside the store.
+        StorageError: the Hub refused or could not be reached; waves that came whole are not asked for again.
         DataError: what came is not what the bucket, the manifest or the name says.
         OSError: as the file system raises it.
     """
@@ -47,10 +47,16 @@ def fetch(
             for file, path in whole.items()
             if not _has_size(fs, path, file.size_bytes)
         ]
-        bucket.download(missing)
-        for file, path in missing:
-            _check(fs, bucket, file, path, (digests or {}).get(file.path))
-            fs.rename(path, whole[file])
+        try:
+            bucket.download(missing)
+            for file, path in missing:
+                _check(fs, bucket, file, path, (digests or {}).get(file.path))
+                fs.rename(path, whole[file])
+        except BaseException:
+            for _, path in missing:
+                with contextlib.suppress(OSError):
+                    fs.unlink(path)
+            raise
         for directory, inside in _by_directory(wave):
             _put(fs, os.path.join(root, directory), [(whole[file], os.path.basename(file.path)) for file in inside])
     with contextlib.suppress(OSError):
@@ -81,7 +87,6 @@ def _check(fs: Fs, bucket: Bucket, file: Remote, path: str, digest: str | None) 
     name = os.path.basename(file.path)
     wanted = name if names.is_digest(name) else digest
     if wanted is not None and sha256(fs, path) != wanted:
-        fs.unlink(path)
         raise DataError(f"{bucket}/{file.path}", None, "the file in the bucket does not match its SHA-256")
     fd = fs.open(path)
     try:

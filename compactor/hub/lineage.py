@@ -9,6 +9,7 @@ import msgspec
 
 from compactor.hub.errors import FencedError
 from eventlog.manifest import Gap, Manifest, Publisher, Watermark
+from eventlog.verify.spans import Spans, of_ranges
 
 
 class Next(Enum):
@@ -24,41 +25,14 @@ def lacking(mine: Manifest, theirs: Manifest) -> list[str]:
     lacks: list[str] = []
     for writer_id, mark in theirs.writers.items():
         behind = mine.writers.get(writer_id, Watermark()).seq < mark.seq
-        if behind or _missing(mine.gaps, writer_id, mark.seq) - _missing(theirs.gaps, writer_id, mark.seq):
+        if behind or len(_missing(mine.gaps, writer_id, mark.seq) - _missing(theirs.gaps, writer_id, mark.seq)):
             lacks.append(writer_id)
     return lacks
 
 
 def _missing(gaps: Iterable[Gap], writer_id: str, last_seq: int) -> Spans:
-    spans = [(gap.first_seq, min(gap.last_seq, last_seq)) for gap in gaps if gap.writer_id == writer_id]
-    return Spans([span for span in sorted(spans) if span[0] <= span[1]])
-
-
-class Spans:
-    """Some seqs of a writer, as sorted ranges with both ends included."""
-
-    def __init__(self, ranges: list[tuple[int, int]]) -> None:
-        """Take the ranges; none overlaps another."""
-        self.ranges = ranges
-
-    def __bool__(self) -> bool:
-        """Whether there is any."""
-        return bool(self.ranges)
-
-    def __sub__(self, other: Spans) -> Spans:
-        """Return what is in these and not in the others."""
-        left: list[tuple[int, int]] = []
-        for first, last in self.ranges:
-            start = first
-            for low, high in other.ranges:
-                if high < start or low > last:
-                    continue
-                if low > start:
-                    left.append((start, low - 1))
-                start = high + 1
-            if start <= last:
-                left.append((start, last))
-        return Spans(left)
+    ranges = ((gap.first_seq, min(gap.last_seq, last_seq)) for gap in gaps if gap.writer_id == writer_id)
+    return of_ranges(both for both in ranges if both[0] <= both[1])
 
 
 def decide(owner: str, held_epoch: int, mine: Manifest, theirs: Manifest | None) -> tuple[Next, int]:

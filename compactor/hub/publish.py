@@ -105,7 +105,7 @@ class BucketPublisher:
         self._monotonic_ns = monotonic_ns
         self._blobs: dict[str, Remote] | None = None
         self._hashes: dict[str, str] = {}
-        self._manifests: dict[Remote, Manifest] = {}
+        self._manifests: dict[str, inbox.Published] = {}
         self._hub_ns, self._hub_at_ns = 0, 0
 
     def publish(self, project: str, *, take_over: bool = False) -> Published:
@@ -179,21 +179,20 @@ class BucketPublisher:
         ]
 
     def _theirs(self, project: str, listing: Iterable[Remote]) -> Manifest | None:
-        found = inbox.newest(self._bucket, project, listing)
-        if found is not None:
-            self._manifests[found.file] = found.manifest
+        found = inbox.newest(self._bucket, project, listing, self._manifests)
         return None if found is None else found.manifest
 
     def _held(self, project: str, listing: Iterable[Remote], theirs: Manifest | None) -> list[Manifest]:
         """Return the snapshots in the bucket that can be read: what only a damaged one names is not deleted."""
         held: list[Manifest] = [] if theirs is None else [theirs]
-        for file in inbox.manifest_files(project, listing).values():
-            if file not in self._manifests:
-                try:
-                    self._manifests[file] = inbox.load(self._bucket, file).manifest
-                except DataError:
-                    continue
-            held.append(self._manifests[file])
+        files = inbox.manifest_files(project, listing).values()
+        for file in files:
+            try:
+                held.append(inbox.load(self._bucket, file, self._manifests).manifest)
+            except DataError:
+                continue
+        for gone in self._manifests.keys() - {file.xet_hash for file in files}:
+            del self._manifests[gone]
         return held
 
     # Who publishes.
@@ -222,10 +221,10 @@ class BucketPublisher:
             FencedError: another store has.
         """
         mine = offered.manifest
-        newest = inbox.newest(self._bucket, mine.project, self._bucket.files(names.manifests_dir("", mine.project)))
-        if newest is not None and newest.manifest != mine:
+        newest = self._theirs(mine.project, self._bucket.files(names.manifests_dir("", mine.project)))
+        if newest not in (None, mine):
             owner = mine.publisher.owner if isinstance(mine.publisher, Publisher) else ""
-            lineage.decide(owner, epoch, mine, newest.manifest)
+            lineage.decide(owner, epoch, mine, newest)
 
     # What the store has.
 
@@ -255,6 +254,7 @@ class BucketPublisher:
             elif isinstance(step, Publish):
                 self._still_mine(offered, epoch)
                 self._bucket.upload([(self._local(step.file), step.file.path)])
+                self._know(offered)
                 self._still_mine(offered, epoch)
                 done.append(step.file)
             else:
@@ -269,6 +269,13 @@ class BucketPublisher:
     def _hash(self, files: Sequence[File]) -> None:
         hashes = hash_of([self._local(file) for file in files])
         self._hashes |= {file.path: found for file, found in zip(files, hashes, strict=True)}
+
+    def _know(self, offered: Offer) -> None:
+        """Spare the download of the manifest that was just uploaded."""
+        path = self._local(offered.manifest_file)
+        (found,) = hash_of([path])
+        remote = Remote(offered.manifest_file.path, offered.manifest_file.size_bytes, found, 0)
+        self._manifests[found] = inbox.Published(offered.manifest, self._fs.read(path), remote)
 
     def _verify(self, files: Sequence[File]) -> None:
         """Compare with the bucket: sizes of all, and hashes of what this publisher uploaded."""

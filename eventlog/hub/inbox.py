@@ -7,7 +7,7 @@ their names are theirs alone; only one publisher adds snapshots, and deletes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from typing import NamedTuple
 
 from eventlog import manifest as manifests
@@ -43,7 +43,12 @@ def projects(bucket: Bucket) -> list[str]:
     return sorted(name for name in found if name is not None)
 
 
-def newest(bucket: Bucket, project: str, listing: Iterable[Remote] | None = None) -> Published | None:
+def newest(
+    bucket: Bucket,
+    project: str,
+    listing: Iterable[Remote] | None = None,
+    known: MutableMapping[str, Published] | None = None,
+) -> Published | None:
     """Return the newest snapshot of a project whose manifest is intact, or None when there is none.
 
     The listing may be behind, so manifests after the last of it are asked for by name.
@@ -52,6 +57,7 @@ def newest(bucket: Bucket, project: str, listing: Iterable[Remote] | None = None
         bucket: where.
         project: its name.
         listing: of its manifests, when it is known already.
+        known: snapshots by the hash of their manifest's file: those are not downloaded, and others are added.
 
     Raises:
         NewerFormatError: the newest is of a newer format.
@@ -68,7 +74,7 @@ def newest(bucket: Bucket, project: str, listing: Iterable[Remote] | None = None
     problems: list[DataError] = []
     for version in sorted(found, reverse=True):
         try:
-            return load(bucket, found[version])
+            return load(bucket, found[version], known)
         except NewerFormatError:
             raise
         except DataError as error:
@@ -84,15 +90,18 @@ def _ahead(bucket: Bucket, project: str, version: int) -> dict[int, Remote]:
     return manifest_files(project, bucket.info(paths).values())
 
 
-def load(bucket: Bucket, file: Remote) -> Published:
-    """Return the snapshot whose manifest is in a file of a bucket.
+def load(bucket: Bucket, file: Remote, known: MutableMapping[str, Published] | None = None) -> Published:
+    """Return the snapshot whose manifest is in a file of a bucket; `known` as in `newest`.
 
     Raises:
         DataError: it is damaged, or of a newer format.
         StorageError: the Hub refused or could not be reached, or the file is gone.
     """
-    data = bucket.read(file)
-    return Published(manifests.from_bytes(data, f"{bucket}/{file.path}"), data, file)
+    known = {} if known is None else known
+    if file.xet_hash not in known:
+        data = bucket.read(file)
+        known[file.xet_hash] = Published(manifests.from_bytes(data, f"{bucket}/{file.path}"), data, file)
+    return known[file.xet_hash]
 
 
 def manifest_files(project: str, listing: Iterable[Remote]) -> dict[int, Remote]:
