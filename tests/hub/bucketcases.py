@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import eventlog
@@ -11,12 +12,14 @@ from compactor.hub.plan import Limits
 from compactor.hub.publish import BucketPublisher
 from compactor.hub.sync import Sync, SyncConfig
 from compactor.work import take_turn
-from eventlog import verify
+from eventlog import names, verify
 from eventlog.fs import LOCAL, Fs
+from eventlog.hub import inbox
 from eventlog.hub.address import BucketAddress
 from eventlog.hub.bucket import Bucket
 from eventlog.testing import contents
 
+NUMBERS = random.Random(5)
 QUIET = eventlog.WriterConfig(sync_interval_s=None, segment_bytes=4096)
 CONFIG = CompactorConfig(grace_s=0, fanout=2)
 
@@ -25,7 +28,7 @@ def log(root: object, name: str, steps: int = 200, project: str = "p", *, first:
     """Log a run with numbers and a file, and return its writer_id."""
     with eventlog.init(project=project, name=name, dir=root, settings=QUIET, resume="allow") as run:
         for step in range(first, first + steps):
-            run.log({"x": step * 0.5, "y": float(len(name))}, step=step)
+            run.log({"x": NUMBERS.random(), "y": float(len(name))}, step=step)
         run.log({"data": eventlog.File(name.encode() * 50, name="f.bin")})
         return run.writer_id
 
@@ -60,10 +63,23 @@ def is_clean(root: object, project: str = "p") -> None:
 def files(root: object) -> dict[str, bytes]:
     """Return the files that a bucket has copies of."""
     found: dict[str, bytes] = {}
-    for base, _, names in os.walk(root):
-        for name in names:
+    for base, _, inside in os.walk(root):
+        for name in inside:
             path = Path(base, name)
             relative = str(path.relative_to(root))
             if relative.split("/", maxsplit=1)[0] in {"snapshots", "segments", "blobs", "quarantine"}:
                 found[relative] = path.read_bytes()
     return found
+
+
+def check_whole(hub: object, bucket: str, project: str = "p") -> int:
+    """Look at what a reader of the bucket needs now: all that the newest manifest names; return its version."""
+    found = client(hub, bucket)
+    there = {file.path: file for file in found.files("")}
+    newest = inbox.newest(found, project)
+    if newest is None:
+        return 0
+    base = names.snapshot_dir("", project)
+    for file in newest.manifest.files:
+        assert there[f"{base}/{file.path}"].size_bytes == file.size_bytes, (newest.manifest.version, file.path)
+    return newest.manifest.version

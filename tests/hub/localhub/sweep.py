@@ -82,6 +82,7 @@ def sweep_faults(
     *,
     where: Callable[[Served], bool] = lambda _: True,
     reset: Callable[[], object] = lambda: None,
+    in_turn: bool = False,
 ) -> Iterator[Swept]:
     """Run an operation with each fault at each of its requests; every run begins with the Hub as it is now.
 
@@ -96,6 +97,7 @@ def sweep_faults(
         kinds: the faults; those that cannot befall a request are left out there.
         where: takes a request of the clean run and says whether to set faults there.
         reset: is called before each run, for what the operation changes outside the Hub.
+        in_turn: each request meets only one of the faults, that which was met least so far: fewer runs.
 
     Yields:
         Each run, once it has ended.
@@ -104,13 +106,17 @@ def sweep_faults(
     reset()
     clean = record(hub, operation)
     seen: Counter[str] = Counter()
+    met: Counter[Kind] = Counter()
     for served in clean:
         seen[served.route] += 1
-        for kind in kinds:
-            if where(served) and applies(kind, served):
-                hub.load("sweep")
-                reset()
-                yield _run(hub, operation, Fault(kind=kind, route=served.route, nth=seen[served.route]), served)
+        chosen = [kind for kind in kinds if where(served) and applies(kind, served)]
+        if in_turn and chosen:
+            chosen = [min(chosen, key=met.__getitem__)]
+        for kind in chosen:
+            met[kind] += 1
+            hub.load("sweep")
+            reset()
+            yield _run(hub, operation, Fault(kind=kind, route=served.route, nth=seen[served.route]), served)
 
 
 def _run(hub: LocalHub, operation: Callable[[], object], fault: Fault, at: Served) -> Swept:
