@@ -9,29 +9,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from eventlog import names
 from eventlog.errors import EventLogWarning
 from eventlog.fs import LOCAL, rename_staged, staged, write_all
+from eventlog.outgoing import Shipped, by_directory, outgoing
 
 if TYPE_CHECKING:
-    from eventlog.fs import Entry, Fs
+    from collections.abc import Mapping
+
+    from eventlog.fs import Fs
+    from eventlog.outgoing import File
     from eventlog.run import Run
 
 _CHUNK_BYTES: Final = 1 << 20
 _COMPARED_BYTES: Final = 64 * 1024
-
-
-class Shipped(NamedTuple):
-    """What a shipment did.
-
-    Attributes:
-        copied: files.
-        present: files that were there already.
-        left_open: segments that their writers hold.
-        conflicts: paths of segments that are there with other records, and were not replaced.
-    """
-
-    copied: int
-    present: int
-    left_open: int
-    conflicts: tuple[str, ...] = ()
 
 
 class Spool(NamedTuple):
@@ -80,48 +68,35 @@ def ship(source: str, target: str, *, fs: Fs = LOCAL) -> Shipped:
     Raises:
         OSError: as the file systems raise it; what was copied stays.
     """
-    shipped = Shipped(0, 0, 0)
-    for part in (names.BLOBS, names.SEGMENTS):
-        for directory in _directories(fs, os.path.join(source, part)):
-            found = [entry.name for entry in fs.entries(directory) if _is_shipped(entry)]
-            if found:
-                destination = os.path.join(target, os.path.relpath(directory, source))
-                # Where collect looks for what a killed process left.
-                staging = names.blobs_dir(target) if part == names.BLOBS else destination
-                shipped = _ship_directory(fs, directory, found, destination, staging, shipped)
+    found = outgoing(fs, source)
+    shipped = Shipped(left_open=found.left_open)
+    for files in (found.blobs, [item.file for item in found.segments]):
+        for directory, inside in by_directory(files):
+            destination = os.path.join(target, directory)
+            # Where collect looks for what a killed process left.
+            staging = names.blobs_dir(target) if files is found.blobs else destination
+            fs.make_dirs(destination)
+            there = {entry.name: entry.size_bytes for entry in fs.entries(destination)}
+            for file in inside:
+                shipped = shipped.plus(_ship_file(fs, source, file, destination, staging, there))
+            # Also when all was present: a shipment that was killed may have left it un-synced.
+            fs.sync_dir(destination)
     return shipped
 
 
-def _is_shipped(entry: Entry) -> bool:
-    return not entry.is_dir and not names.is_temporary(entry.name)
-
-
-def _ship_directory(
-    fs: Fs, directory: str, found: list[str], destination: str, staging: str, so_far: Shipped
-) -> Shipped:
-    copied, present, left_open, unequal = so_far
-    fs.make_dirs(destination)
-    there = {entry.name: entry.size_bytes for entry in fs.entries(destination)}
-    for name in found:
-        path, final = os.path.join(directory, name), os.path.join(destination, name)
-        try:
-            if name.endswith(".open") and fs.is_locked(path):
-                left_open += 1
-                continue
-            size = fs.size(path)
-            if names.parse_segment_name(name) and not _agree(fs, path, final, min(size, there.get(name, 0))):
-                unequal = (*unequal, final)
-            elif there.get(name, -1) >= size:
-                present += 1
-            else:
-                _copy(fs, path, staging, final)
-                copied += 1
-        except FileNotFoundError:
-            # Sealed since it was listed: it is there under its other name, for the next shipment.
-            left_open += 1
-    # Also when all was present: a shipment that was killed may have left it un-synced.
-    fs.sync_dir(destination)
-    return Shipped(copied, present, left_open, unequal)
+def _ship_file(fs: Fs, source: str, file: File, destination: str, staging: str, there: Mapping[str, int]) -> Shipped:
+    name = os.path.basename(file.path)
+    path, final = os.path.join(source, file.path), os.path.join(destination, name)
+    try:
+        size = fs.size(path)
+        if names.parse_segment_name(name) and not _agree(fs, path, final, min(size, there.get(name, 0))):
+            return Shipped(conflicts=(final,))
+        if there.get(name, -1) >= size:
+            return Shipped(present=1)
+        _copy(fs, path, staging, final)
+    except FileNotFoundError:
+        return Shipped(left_open=1)  # it got its other name, or was collected, since it was listed
+    return Shipped(copied=1, copied_bytes=size)
 
 
 def _agree(fs: Fs, one: str, other: str, size: int) -> bool:
@@ -141,9 +116,3 @@ def _copy(fs: Fs, path: str, staging: str, final: str) -> None:
         rename_staged(fs, temporary, final)
     finally:
         fs.close(read)
-
-
-def _directories(fs: Fs, directory: str) -> list[str]:
-    """Return a directory and all below it, in order."""
-    below = [path for name in fs.subdirs(directory) for path in _directories(fs, os.path.join(directory, name))]
-    return [directory, *below]
