@@ -165,7 +165,7 @@ def test_a_body_that_is_cut_or_drips_is_read_to_its_end(hub: LocalHub, bucket: s
 def test_a_slow_peer_takes_the_time_that_the_fault_says(hub: LocalHub, bucket: str) -> None:
     put(hub, bucket)
     begin = time.monotonic()
-    with hub.faulty("slow", route=RESOLVE, piece=20_000, pause=0.03):
+    with hub.faulty("slow", route=RESOLVE, piece=20_000, pause=0.04):
         assert hub.filesystem().cat_file(f"hf://buckets/{bucket}/file") == DATA
     assert time.monotonic() - begin >= 0.3
 
