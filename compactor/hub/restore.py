@@ -110,6 +110,8 @@ def _take_over(
     time_ns: Callable[[], int],
 ) -> Restored:
     action, files = "none", []
+    # First of all, for records of the snapshot and of segments refer to them.
+    blobs = pull_blobs(fs, root, bucket, project)
     mine, _ = manifests.load_newest(fs, root, project)
     if theirs is not None:
         if version is not None and mine.version not in (0, version):
@@ -119,7 +121,6 @@ def _take_over(
             _refuse_loss(fs, root, bucket, mine, theirs.manifest)
             files = _download(fs, root, bucket, theirs)
             action = _adopt(fs, root, bucket, theirs, time_ns)
-    blobs = pull_blobs(fs, root, bucket, project)
     pulled = pull(fs, root, bucket, project)
     if theirs is None and not pulled.segments and project not in inbox.projects(bucket):
         raise UsageError(f"{bucket} has nothing of {project!r}")

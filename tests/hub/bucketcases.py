@@ -13,12 +13,17 @@ from compactor.hub.publish import BucketPublisher
 from compactor.hub.sync import Sync, SyncConfig
 from compactor.work import take_turn
 from eventlog import names, verify
+from eventlog.errors import ConflictError, DataError, StorageError
 from eventlog.fs import LOCAL, Fs
 from eventlog.hub import inbox
 from eventlog.hub.address import BucketAddress
 from eventlog.hub.bucket import Bucket
 from eventlog.testing import contents
 
+# HUB_FAULTS=all tries every fault at every request, and a kill at every step; else each request meets one of them.
+ALL = os.environ.get("HUB_FAULTS") == "all"
+# What may end a publish or a restore that is cut short; anything else is a fault of ours.
+KNOWN = (StorageError, ConflictError, DataError)
 NUMBERS = random.Random(5)
 QUIET = eventlog.WriterConfig(sync_interval_s=None, segment_bytes=4096)
 CONFIG = CompactorConfig(grace_s=0, fanout=2)

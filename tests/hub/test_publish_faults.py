@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from bucketcases import check_whole, client, fold, is_clean, log, publisher, rows
-from localhub.clients import fresh_client
+from bucketcases import ALL, KNOWN, check_whole, client, fold, is_clean, log, publisher, rows
+from dying import dies
 from localhub.faults import Kind
 from localhub.journal import Served
 from localhub.process import LocalHub
@@ -23,12 +19,10 @@ from compactor.hub.errors import FencedError
 from compactor.hub.plan import Limits
 from compactor.hub.publish import BucketPublisher
 from compactor.hub.restore import restore
-from eventlog.errors import ConflictError, DataError, StorageError
+from eventlog.errors import ConflictError, DataError
 from eventlog.fs import LOCAL
 from eventlog.hub.bucket import Bucket
 
-# HUB_FAULTS=all tries every fault at every request; else each request meets one of them, in turn.
-ALL = os.environ.get("HUB_FAULTS") == "all"
 KINDS: tuple[Kind, ...] = (*ANYWHERE, "expired-token", "half-batch", "rate-limit", "stale-listing")
 
 
@@ -77,10 +71,6 @@ def chosen(served: Served) -> bool:
     return ALL or "/api/buckets/" in served.path
 
 
-# What may end a publish that is cut short; anything else is a fault of ours.
-KNOWN = (StorageError, ConflictError, DataError)
-
-
 @pytest.mark.timeout(3600)
 def test_a_publish_that_meets_a_fault_at_any_request_shows_the_old_or_the_new_and_is_completed(
     before: Before, tmp_path: Path
@@ -114,60 +104,17 @@ def test_a_hub_that_dies_at_any_request_of_a_publish_shows_the_old_or_the_new(be
     before.check_copy(tmp_path / "copy")
 
 
-class Dying(Bucket):
-    """Kills its own process before or after a call of a number, as `kill -9` would."""
-
-    calls = 0
-    at = 0
-    after = False
-
-    def _count(self, *, after: bool) -> None:
-        Dying.calls += not after
-        if Dying.calls == Dying.at and after == Dying.after:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _dying(name: str) -> Callable[..., Any]:
-    def call(self: Dying, *args: Any, **options: Any) -> Any:
-        self._count(after=False)
-        answer = getattr(Bucket, name)(self, *args, **options)
-        self._count(after=True)
-        return answer
-
-    return call
-
-
-for _name in ("files", "info", "upload", "download", "delete"):
-    setattr(Dying, _name, _dying(_name))
-
-
-def publish_and_die(before: Before, at: int, *, after: bool) -> bool:
-    """Publish in a child process that is killed at a call; return whether it was."""
-    fresh_client()
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            Dying.at, Dying.after = at, after
-            one = client(before.hub, before.bucket)
-            limits = Limits(wave_files=3, grace_ns=0)
-            BucketPublisher(LOCAL, str(before.store), Dying(one.address, api=one._api), limits).publish("p")
-            code = 0
-        finally:
-            os._exit(code)
-    status = os.waitpid(child, 0)[1]
-    assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
-    return status != 0
-
-
 @pytest.mark.timeout(3600)
 def test_a_publisher_that_is_killed_at_any_of_its_steps_leaves_a_whole_bucket_and_is_continued(
     before: Before, tmp_path: Path
 ) -> None:
+    def publish(bucket: Bucket) -> None:
+        BucketPublisher(LOCAL, str(before.store), bucket, Limits(wave_files=3, grace_ns=0)).publish("p")
+
     before.hub.save("before")
     versions: list[int] = []
     step = 0
-    while publish_and_die(before, step // 2 + 1, after=step % 2 == 1):
+    while dies(client(before.hub, before.bucket), publish, step):
         versions.append(check_whole(before.hub, before.bucket))
         before.check()
         before.hub.load("before")
