@@ -109,18 +109,19 @@ def _take_over(
     version: int | None,
     time_ns: Callable[[], int],
 ) -> Restored:
-    action, files = "none", []
-    # First of all, for records of the snapshot and of segments refer to them.
-    blobs = pull_blobs(fs, root, bucket, project)
     mine, _ = manifests.load_newest(fs, root, project)
-    if theirs is not None:
-        if version is not None and mine.version not in (0, version):
-            text = f"the store has version {mine.version} of {project!r} already: restore version {version} elsewhere"
-            raise UsageError(text)
-        if mine.version == 0 or lacking(mine, theirs.manifest):
-            _refuse_loss(fs, root, bucket, mine, theirs.manifest)
-            files = _download(fs, root, bucket, theirs)
-            action = _adopt(fs, root, bucket, theirs, time_ns)
+    if version is not None and mine.version not in (0, version):
+        text = f"the store has version {mine.version} of {project!r} already: restore version {version} elsewhere"
+        raise UsageError(text)
+    wanted = theirs is not None and (mine.version == 0 or bool(lacking(mine, theirs.manifest)))
+    if theirs is not None and wanted:
+        _refuse_loss(fs, root, bucket, mine, theirs.manifest)
+    # Before the snapshot and the segments, for their records refer to them.
+    blobs = pull_blobs(fs, root, bucket, project)
+    action, files = "none", []
+    if theirs is not None and wanted:
+        files = _download(fs, root, bucket, theirs)
+        action = _adopt(fs, root, bucket, theirs, time_ns)
     pulled = pull(fs, root, bucket, project)
     if theirs is None and not pulled.segments and project not in inbox.projects(bucket):
         raise UsageError(f"{bucket} has nothing of {project!r}")
