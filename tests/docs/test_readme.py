@@ -55,7 +55,7 @@ def test_every_command_that_readme_shows_exists(line):
 def test_every_command_there_is_is_named_in_readme():
     for program in ("eventlog", "compactor"):
         done = subprocess.run([sys.executable, "-m", program, "--help"], capture_output=True, text=True, check=True)
-        verbs = re.findall(r"^  ([a-z]+)  ", done.stdout.split("Commands:")[1], re.MULTILINE)
+        verbs = re.findall(r"^  ([a-z-]+)  ", done.stdout.split("Commands:")[1], re.MULTILINE)
         assert verbs
         for verb in verbs:
             assert f"{program} {verb}" in README

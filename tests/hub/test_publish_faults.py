@@ -71,6 +71,7 @@ def chosen(served: Served) -> bool:
     return ALL or "/api/buckets/" in served.path
 
 
+@pytest.mark.invariant(11)
 @pytest.mark.timeout(3600)
 def test_a_publish_that_meets_a_fault_at_any_request_shows_the_old_or_the_new_and_is_completed(
     before: Before, tmp_path: Path
