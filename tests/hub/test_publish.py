@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from bucketcases import client, files, fold, is_clean, log, publisher, rows, syncing
 from localhub.process import LocalHub
 
+from compactor.collect import collect
 from compactor.config import CompactorConfig
 from compactor.hub.errors import DivergedError, FencedError
 from compactor.hub.restore import restore
@@ -151,6 +153,7 @@ def test_two_stores_that_both_went_on_are_merged_from_segments_and_refused_when_
     for name in ("b", "c"):
         log(second, name)
         fold(second)
+    later = time.time_ns() + 3600 * 10**9
     gone = tmp_path / "gone"
     shutil.copytree(second, gone)
     shutil.rmtree(gone / "segments")
@@ -158,9 +161,14 @@ def test_two_stores_that_both_went_on_are_merged_from_segments_and_refused_when_
     with pytest.raises(DivergedError, match="segments of"):
         take(hub, bucket, gone)
     assert files(gone) == before
-    merged = take(hub, bucket, second)
+    merged = take(hub, bucket, second, time_ns=lambda: later)
     assert merged.action == "merged"
     assert merged.version > max(merged.from_version, 2)
+    before = rows(second)
+    # What was folded before the merge is not folded now: it must not be collected.
+    eager = CompactorConfig(grace_s=60, segment_retention_s=0)
+    collect(LOCAL, str(second), "p", eager, time_ns=lambda: later + 10**9)
+    assert rows(second) == before
     assert sorted(open_store(second).runs("p")["name"].to_pylist()) == ["a", "b", "c"]
     is_clean(second)
     fold(second)
