@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from compactor.commands.deploying import deploy_command
 from compactor.commands.output import log_to_stderr
 from compactor.commands.syncing import restore_command, sync
 from compactor.config import CompactorConfig
@@ -211,6 +212,7 @@ def status_command(store: str, *, as_json: bool) -> None:
 
 cli.add_command(sync)
 cli.add_command(restore_command)
+cli.add_command(deploy_command)
 
 
 def _existing(store: str) -> str:

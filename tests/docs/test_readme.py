@@ -62,8 +62,8 @@ def test_every_command_there_is_is_named_in_readme():
 
 
 def test_every_setting_in_the_table_is_read_and_every_variable_that_is_read_is_in_the_table():
-    source = (ROOT / "eventlog" / "config.py").read_text(encoding="utf-8")
-    read = set(re.findall(r'"(EVENTLOG_[A-Z_]+)"', source))
+    sources = [ROOT / "eventlog" / "config.py", ROOT / "compactor" / "commands" / "deploying.py"]
+    read = {name for path in sources for name in re.findall(r'"(EVENTLOG_[A-Z_]+)"', path.read_text(encoding="utf-8"))}
     assert read == set(re.findall(r"`(EVENTLOG_[A-Z_]+)`", README))
 
 

@@ -196,9 +196,9 @@ class Executor:
             cause = error.__cause__
             status = None if cause is None else status_of(cause)
             if status == 402:
-                raise PaymentRequiredError(errno.EPERM, f"{self._unpaid(step)} The Hub says: {cause}") from error
+                raise PaymentRequiredError(errno.EPERM, f"{self._unpaid(step)} {_said(error)}") from error
             if status in (400, 422):
-                raise UsageError(f"{self._wanted.space}: the Hub does not take this: {cause}") from error
+                raise UsageError(f"{self._wanted.space}: the Hub does not take this. {_said(error)}") from error
             raise
         except UsageError:
             raise
@@ -218,6 +218,11 @@ class Executor:
             "a bucket, which a compactor on another machine writes, is free: "
             f"{static_command(wanted)} (with your project for PROJECT)."
         )
+
+
+def _said(error: StorageError) -> str:
+    """Return what the Hub said, without the address and the advice that the client puts around it."""
+    return f"The Hub says: {getattr(error.__cause__, 'server_message', None) or error.__cause__}"
 
 
 def static_command(wanted: Wanted) -> str:

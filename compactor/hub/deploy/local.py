@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 
+import eventlog
 from compactor.hub.deploy.wanted import File, Package
 from eventlog.errors import UsageError
 
@@ -53,7 +54,7 @@ def package(version: str, dashboard: str, wheel: str | None) -> Package:
     if source is not None:
         raise UsageError(
             f"this eventlog was installed from {source}, not from the package index, so the Space cannot install the "
-            "same: build a wheel with `pip wheel --no-deps --wheel-dir dist SOURCE` and pass it with --wheel"
+            f"same: build a wheel with `pip wheel --no-deps --wheel-dir dist {source}` and pass it with --wheel"
         )
     return Package(version, dashboard)
 
@@ -63,5 +64,5 @@ def source_of_this() -> str | None:
     try:
         text = importlib.metadata.distribution("eventlog").read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:
-        return "a directory"
+        return os.path.dirname(os.path.dirname(os.path.abspath(eventlog.__file__)))
     return None if text is None else str(json.loads(text).get("url"))

@@ -68,7 +68,8 @@ def space_host(api: HfApi, space: str) -> str:
         StorageError: the Hub refused or could not be reached.
     """
     with told(space):
-        return (api.space_info(space).host or "").rstrip("/")
+        info = api.space_info(space)
+    return (info.host or f"https://{info.subdomain}.hf.space").rstrip("/")
 
 
 @retrying

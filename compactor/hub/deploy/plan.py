@@ -179,12 +179,14 @@ def plan_deploy(wanted: Wanted, found: Found) -> tuple[Step, ...]:
     if found.space is not None:
         _check_ours(wanted, found.space)
     steps: list[Step] = [CreateBucket(bucket, private=not static)] * (found.bucket_private is None)
-    if not static and wanted.bucket_token is None and not _has_token(found.space):
+    keeps_token = _keeps_token(wanted, found.space)
+    if not static and wanted.bucket_token is None and not keeps_token:
         # The Space is made first: whoever has no plan for it is to learn so before making a bucket and a token.
         made = [CreateSpace(wanted.space, wanted.mode, wanted.private, wanted.hardware, ())] * (found.space is None)
         return (*made, *steps, AskForToken(bucket))
+    if wanted.bucket_token is not None and not keeps_token:
+        steps.append(CheckToken(bucket, Secret(BUCKET_TOKEN, wanted.bucket_token)))
     given = _secrets(wanted, found.space)
-    steps += [CheckToken(bucket, secret) for secret in given if secret.key == BUCKET_TOKEN]
     steps += _space_steps(wanted, found.space, given)
     return (*steps, Wait(wanted.space, "/config.json" if static else "/healthz"))
 
@@ -222,8 +224,14 @@ def _check_ours(wanted: Wanted, space: Existing) -> None:
         )
 
 
-def _has_token(space: Existing | None) -> bool:
-    return space is not None and BUCKET_TOKEN in space.secrets
+def _keeps_token(wanted: Wanted, space: Existing | None) -> bool:
+    """Say whether the Space has the token for this bucket; one for another bucket does not open this one."""
+    if space is None or BUCKET_TOKEN not in space.secrets or MARK not in space.files:
+        return False
+    if not all(space.files[MARK].is_of(file.data) for file in space_files(wanted) if file.path == MARK):
+        return False
+    had = space.secrets[BUCKET_TOKEN]
+    return wanted.bucket_token is None or had == description(Secret(BUCKET_TOKEN, wanted.bucket_token))
 
 
 def _secrets(wanted: Wanted, space: Existing | None) -> tuple[Secret, ...]:

@@ -14,6 +14,7 @@ WRITE_TOKEN: Final = "TRACKIO_WRITE_TOKEN"  # noqa: S105 - the name of it
 BUCKET_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the name of it
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _HARDWARE: Final = re.compile(r"[a-z0-9][a-z0-9-]*")
+_TOKEN: Final = re.compile(r"[!-~]+")
 _WHEEL: Final = re.compile(r"eventlog-[A-Za-z0-9._+!]+-py3-none-any\.whl")
 
 
@@ -99,6 +100,8 @@ class Wanted:
             raise UsageError(f"a Space is OWNER/NAME, not {shown(self.space)}")
         if self.hardware is not None and not _HARDWARE.fullmatch(self.hardware):
             raise UsageError(f"hardware is a flavour such as cpu-basic or cpu-upgrade, not {shown(self.hardware)}")
+        if self.bucket_token is not None and not _TOKEN.fullmatch(self.bucket_token):
+            raise UsageError("the bucket token is none: a token of the Hub is ASCII without spaces, such as hf_...")
         if self.mode == "static":
             self._check_static()
         elif self.package is None or not self.write_token:

@@ -21,6 +21,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
         route: the method and the pattern of the route that took it, or its method and "unknown".
         host: the Host header.
         range: the Range header, or "".
+        authorized: whether a token came with it.
         received: bytes of the body that came.
         sent: bytes of the body that went out, or 0 when the caller heard nothing.
         status: what was answered; 0 when the caller heard nothing.
@@ -34,6 +35,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     route: str
     host: str
     range: str
+    authorized: bool = False
     received: int = 0
     sent: int = 0
     status: int = 0

@@ -2,6 +2,9 @@
 
 A Space that has an app moves through the setting `space_stages`, one step each time that its runtime is asked for: no
 test waits for a clock. A static Space runs at once and cannot be paused, restarted or given volumes.
+
+Below `/host/OWNER/NAME` stands in for a Space's host, once the setting `space_hosts` names it: a static Space sends its
+files, any other answers 200 while it runs and 503 while it does not. To strangers a private one does not exist.
 """
 
 from __future__ import annotations
@@ -62,7 +65,9 @@ def rebuild(state: State, repo: str) -> None:
     space = value["space"]
     if space["sdk"] != "static":
         app = {"docker": "Dockerfile", "gradio": "app.py"}[space["sdk"]]
-        if app in state.commits("space", repo)[0]["tree"]:
+        head = state.commits("space", repo)[0]
+        if app in head["tree"]:
+            space["builds"] = head["oid"]
             _begin(state, space)
         else:
             space["stage"], space["next"] = "NO_APP_FILE", []
@@ -73,6 +78,8 @@ def _runtime(space: dict[str, Any]) -> dict[str, Any]:
     running = space["stage"] not in {"NO_APP_FILE", "BUILDING"}
     hardware = {"current": space["hardware"] if running else None, "requested": space["hardware"]}
     runtime = {"stage": space["stage"], "hardware": hardware, "gcTimeout": space["sleep"], "storage": None}
+    if "runs" in space:
+        runtime["sha"] = space["runs"]
     return runtime if space["volumes"] is None else {**runtime, "volumes": space["volumes"]}
 
 
@@ -100,8 +107,23 @@ async def runtime(request: Request) -> Response:
     answer, space = _runtime(value["space"]), value["space"]
     if space["next"]:
         space["stage"] = space["next"].pop(0)
+        if not space["next"] and "builds" in space:
+            space["runs"] = space["builds"]
         state.put_repo("space", repo, value)
     return JSONResponse(answer)
+
+
+async def host(request: Request) -> Response:
+    """Answer as the app of a Space does."""
+    state, repo, value = _open(request, change=False)
+    space, path = value["space"], request.path_params["path"]
+    if space["sdk"] != "static":
+        return JSONResponse({"path": path}, 200 if space["stage"] == "RUNNING" else 503)
+    entry = state.commits("space", repo)[0]["tree"].get(path or "index.html")
+    if entry is None:
+        raise HubError(404, "Not found")
+    data = state.blob(entry["sha256"])
+    return Response(state.content(entry["xet"], 0, entry["size"]) if data is None else data)
 
 
 async def _change_keyed(request: Request, which: str) -> dict[str, Any]:
@@ -206,6 +228,7 @@ async def hardware_list(_: Request) -> Response:
 
 _SPACE = "/api/spaces/{owner}/{name}"
 ROUTES = [
+    Route("/host/{owner}/{name}/{path:path}", host, methods=["GET"]),
     Route("/api/spaces/hardware", hardware_list, methods=["GET"]),
     Route(_SPACE + "/runtime", runtime, methods=["GET"]),
     Route(_SPACE + "/secrets", secrets, methods=["GET", "POST", "DELETE"]),

@@ -117,6 +117,7 @@ class Wire:
             route=f"{scope['method']} {self._pattern(scope)}",
             host=headers.get("host", ""),
             range=headers.get("range", ""),
+            authorized="authorization" in headers,
         )
         self.journal.put(served)
         return served
