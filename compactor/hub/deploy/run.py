@@ -77,8 +77,7 @@ def deploy(
     Raises:
         UsageError: it cannot be done as it is wanted; the message says what to do.
         PaymentRequiredError: the account has no plan for it; the message has the command for what is free.
-        StorageError: the Hub refused, could not be reached, or the Space did not start. What was done stays; deploy
-            again, and the rest follows.
+        StorageError: the Hub refused, could not be reached, or the Space did not start: deploy again for the rest.
     """
     own = own_token(api)
     refuse_own_token(wanted, own)
@@ -88,11 +87,10 @@ def deploy(
     executor.run(steps, on_step)
     private = wanted.private or bool(found.space and found.space.private)
     url = space_host(api, wanted.space)
-    if timeout_s > 0:
-        waited = steps[-1]
-        path = waited.path if isinstance(waited, Wait) else ""
+    waited = steps[-1]
+    if timeout_s > 0 and isinstance(waited, Wait):
         commit = executor.commit if wanted.mode == "docker" else None
-        awaited = Awaited(space=wanted.space, url=url + path, commit=commit, token=own if private else None)
+        awaited = Awaited(space=wanted.space, url=url + waited.path, commit=commit, token=own if private else None)
         wait(api, awaited, timeout_s=timeout_s, on_state=on_state, sleep=sleep)
     sent = wanted.write_token if sends_write_token(steps) else None
     return Deployed(
