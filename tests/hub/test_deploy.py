@@ -13,11 +13,12 @@ from localhub.journal import Served
 from localhub.process import LocalHub
 from localhub.sweep import sweep_faults
 
-from compactor.hub.deploy.execute import PaymentRequiredError
+from compactor.hub.deploy.execute import Executor, PaymentRequiredError
 from compactor.hub.deploy.files import space_files
 from compactor.hub.deploy.health import Awaited, wait
+from compactor.hub.deploy.plan import CreateSpace
 from compactor.hub.deploy.run import deploy
-from compactor.hub.deploy.wanted import BUCKET_TOKEN, WRITE_TOKEN, File, Package
+from compactor.hub.deploy.wanted import BUCKET_TOKEN, WRITE_TOKEN, File, Package, Secret
 from eventlog.errors import StorageError, UsageError
 
 WHEEL = File("eventlog-1.2.3-py3-none-any.whl", b"PK\3\4\0" + bytes(range(256)) * 50)
@@ -280,8 +281,15 @@ def changes(served: Served) -> bool:
     return served.method in {"POST", "PUT", "DELETE"} and served.path.startswith("/api/")
 
 
+def test_a_space_that_is_there_without_its_secrets_gets_them(story: Story) -> None:
+    story.hub.api().create_repo(SPACE, repo_type="space", space_sdk="docker")
+    secrets = tuple(Secret(key, value) for key, value in SECRETS.items())
+    Executor(story.hub.api(), docker()).run([CreateSpace(SPACE, "docker", False, None, secrets)])
+    assert story.secrets() == SECRETS
+
+
 @pytest.mark.parametrize("again", [False, True])
-def test_a_deploy_that_failed_at_any_change_is_finished_by_the_next_and_its_write_token_is_known(
+def test_a_lost_reply_ends_no_deploy_and_after_a_refusal_the_next_one_does_the_rest_with_a_known_write_token(
     story: Story, *, again: bool
 ) -> None:
     made(story)
@@ -296,11 +304,12 @@ def test_a_deploy_that_failed_at_any_change_is_finished_by_the_next_and_its_writ
         story.deploy(docker(package=package, write_token=f"sweep-{number}", new_token=again))
 
     expected = {file.path: file.data for file in space_files(docker(package=package))}
-    kinds: tuple[Kind, ...] = ("status-after", "lost-reply")
+    kinds: tuple[Kind, ...] = ("status-after", "lost-reply", "expired-token")
     met = 0
     for swept in sweep_faults(story.hub, operation, kinds, where=changes):
         met += swept.befell
-        assert swept.error is None or isinstance(swept.error, StorageError | UsageError), swept
+        refused = swept.fault.kind == "expired-token"
+        assert isinstance(swept.error, StorageError) if refused else swept.error is None, swept
         story.deploy(docker(package=package, write_token=f"late-{number}"))
         assert story.files() == expected, swept
         assert story.secrets()[BUCKET_TOKEN] == TOKEN, swept

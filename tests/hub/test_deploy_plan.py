@@ -126,7 +126,8 @@ def test_only_changed_files_go_up_and_those_of_an_earlier_deploy_go() -> None:
 
 
 def test_what_is_private_is_never_made_public_and_what_is_public_is_hidden_when_that_is_wanted() -> None:
-    assert plan_deploy(docker(), deployed(docker(), private=True)) == (WAIT,)
+    for wanted in (docker(), docker(private=True)):
+        assert plan_deploy(wanted, deployed(docker(), private=True)) == (WAIT,)
     assert plan_deploy(docker(private=True), deployed(docker())) == (HideSpace(SPACE), WAIT)
 
 
