@@ -109,7 +109,8 @@ def _put(fs: Fs, directory: str, files: Sequence[tuple[str, str]]) -> None:
         try:
             fs.link(path, final)
         except FileExistsError:
-            pass
+            if _continues(fs, path, final):
+                fs.rename(path, final)
         except FileNotFoundError:
             fs.size(final)  # another process that downloads the same has put it there
     # Also when all were there: whoever put them there may have been killed before the names were synced.
@@ -117,3 +118,9 @@ def _put(fs: Fs, directory: str, files: Sequence[tuple[str, str]]) -> None:
     for path, _ in files:
         with contextlib.suppress(FileNotFoundError):
             fs.unlink(path)
+
+
+def _continues(fs: Fs, path: str, final: str) -> bool:
+    """Say whether a file begins with all of an open segment that is there, and has more of it."""
+    here = fs.size(final)
+    return final.endswith(".open") and here < fs.size(path) and fs.read(path, 0, here) == fs.read(final)

@@ -93,11 +93,14 @@ def _is_blob(path: str) -> bool:
 
 
 def _is_here(fs: Fs, root: str, found: RemoteSegment) -> bool:
-    """Say whether the store has a segment under this name, or under that which it got when it was sealed."""
+    """Say whether the store has a segment, under this name or under that which it got when it was sealed.
+
+    One that its dead writer left open may have been shipped before its end was on disk there, and again after that.
+    """
     path = os.path.join(root, found.file.path)
     sealed = os.path.join(os.path.dirname(path), names.segment_name(found.segno, sealed=True))
     for name in {path, sealed}:
         with contextlib.suppress(FileNotFoundError):
-            fs.size(name)
-            return True
+            if fs.size(name) >= found.file.size_bytes or name == sealed:
+                return True
     return False

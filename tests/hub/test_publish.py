@@ -221,6 +221,25 @@ def test_segments_that_hosts_put_into_the_bucket_are_folded_once_in_any_order(
     assert mine.publish("p").pulled == 0
 
 
+def test_an_open_segment_that_was_shipped_before_its_end_was_there_is_brought_in_again_and_folded(
+    hub: LocalHub, bucket: str, tmp_path: Path
+) -> None:
+    host, store = tmp_path / "host", tmp_path / "store"
+    log(host, "a", 100)
+    wanted = rows(host)
+    (path,) = sorted(path for path in files(host) if path.endswith("00000002.seg"))
+    inbox, mine = client(hub, bucket), publisher(hub, bucket, store)
+    left_open = path.replace(".seg", ".open")
+    data = (host / path).read_bytes()
+    inbox.upload([(content, name) for name, content in files(host).items() if name != path])
+    for end in (1000, len(data)):
+        inbox.upload([(data[:end], left_open)])
+        mine.publish("p")
+        fold(store)
+    assert rows(store) == wanted
+    is_clean(store)
+
+
 def test_every_project_is_published_and_restored_and_one_that_fails_does_not_stop_the_others(
     hub: LocalHub, bucket: str, tmp_path: Path
 ) -> None:

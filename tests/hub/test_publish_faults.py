@@ -23,7 +23,7 @@ from eventlog.errors import ConflictError, DataError
 from eventlog.fs import LOCAL
 from eventlog.hub.bucket import Bucket
 
-KINDS: tuple[Kind, ...] = (*ANYWHERE, "expired-token", "half-batch", "rate-limit", "stale-listing")
+KINDS: tuple[Kind, ...] = (*ANYWHERE, "expired-token", "half-batch", "rate-limit", "slow", "stale-listing")
 
 
 class Before:
