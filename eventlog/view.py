@@ -147,7 +147,18 @@ class View:
             ConflictError: a file was collected.
             DataError: a file is damaged.
         """
-        wanted = self.wanted(runs)
+        return self._united(table, self.wanted(runs), columns)
+
+    def rows_of(self, table: str, run_ids: Collection[str]) -> pa.Table:
+        """Return the rows of exactly these runs, sorted, deleted ones too; "" is what belongs to no run.
+
+        Raises:
+            ConflictError: a file was collected.
+            DataError: a file is damaged.
+        """
+        return self._united(table, run_ids, None)
+
+    def _united(self, table: str, wanted: Collection[str] | None, columns: Sequence[str] | None) -> pa.Table:
         found = list(self.snapshot.tables(table, wanted, columns))
         if self.tail is not None:
             found.append(self.tail.table(table, wanted))
