@@ -17,6 +17,7 @@ INDEX: Final = "index"
 INCOMING: Final = "incoming"
 RESTORING: Final = "restoring"
 HUB: Final = "hub"
+IMPORTS: Final = "imports"
 TABLES: Final = ("metrics", "system", "events", "runs")
 
 _SAFE: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -219,6 +220,11 @@ def bucket_state_path(root: str, bucket: str) -> str:
     import hashlib
 
     return os.path.join(root, HUB, f"{hashlib.sha256(bucket.encode()).hexdigest()[:16]}.json")
+
+
+def imports_dir(root: str) -> str:
+    """Return the directory that holds what imports have not finished; safe to delete while none runs."""
+    return os.path.join(root, IMPORTS)
 
 
 def quarantine_dir(root: str, project: str) -> str:

@@ -14,6 +14,8 @@ from eventlog.fs import LOCAL
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import msgspec
+
     from eventlog.config import WriterConfig
     from eventlog.fs import Fs
     from eventlog.shapes import ShapeKey
@@ -74,10 +76,13 @@ class Writer(Appender):
         with self.lock:
             return self._append_slowly(schema.System(self.time_ns(), shape.number, values), shape.number)
 
-    def append_all(self, records: Sequence[schema.Record]) -> None:
+    def append_all(self, records: Sequence[schema.Record | msgspec.Raw]) -> None:
         """Append several records with one write(2): all of them, or none; not for signal handlers.
 
         What could not be kept is the caller's to keep: it is not counted in `lost`.
+
+        Args:
+            records: with whatever times they have; a `Raw` is a payload of a kind that this release does not know.
 
         Raises:
             StorageError: none was kept.

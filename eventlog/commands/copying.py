@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from eventlog import names, spool
 from eventlog.commands.output import PathOf, console, emit, json_option, only_project, open_existing, store_argument
@@ -14,6 +15,7 @@ from eventlog.errors import UsageError
 from eventlog.export import FORMATS, Exported
 from eventlog.export import export as run_export
 from eventlog.present import clean, count, size
+from eventlog.store import Store
 
 _ALL: Final = "all"
 
@@ -21,32 +23,70 @@ _ALL: Final = "all"
 @click.command()
 @store_argument
 @click.argument("project", required=False)
-@click.option("--format", "form", type=click.Choice(FORMATS), required=True, help="Of the files.")
+@click.option("--project", "named", help="The project, as its argument.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Of the files; unless --to is given.")
 @click.option("--output", type=PathOf(), help="A file for one table, a directory for all; default from the project.")
 @click.option(
     "--table", type=click.Choice([*names.TABLES, _ALL]), default="metrics", show_default=True, help="What to export."
 )
 @click.option("--narrow", is_flag=True, help="Metrics with one row a point instead of one a log().")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
+@click.option(
+    "--to", type=PathOf(), help="Make a dataset of all tables: hf://datasets/OWNER/NAME[/PATH], or a directory."
+)
+@click.option("--private", is_flag=True, help="With --to: nobody else may see the dataset.")
 @json_option
+@click.pass_context
 def export(
+    ctx: click.Context,
     store: str,
     project: str | None,
-    form: str,
+    named: str | None,
+    form: str | None,
     output: str | None,
     table: str,
+    to: str | None,
     *,
     narrow: bool,
     force: bool,
+    private: bool,
     as_json: bool,
 ) -> None:
-    """Write tables of PROJECT to files, each of which appears when it is complete.
+    """Write tables of PROJECT to files, each of which appears when it is complete, or all of it to a dataset.
 
     In JSON lines what was not logged is left out, NaN and infinities are the strings "NaN", "Infinity" and
     "-Infinity", and times are text with nanoseconds. In CSV they are nan, inf and -inf, and lists are JSON text.
     """
+    if None not in (project, named) and project != named:
+        raise UsageError(f"name one project, not {project!r} and {named!r}")
     opened = open_existing(store)
-    project = only_project(opened, project)
+    project = only_project(opened, project or named)
+    if to is not None:
+        _check_only(ctx, "to", "private", "project", "named", "as_json", "store")
+        if _is_inside(to, opened.root):
+            raise UsageError(f"{opened.root} is the store itself: give --to another place")
+        from eventlog.commands.datasets import export_to
+
+        export_to(opened.root, project, to, private=private, as_json=as_json)
+        return
+    if form is None or private:
+        raise UsageError("give --format, or --to for a dataset; --private is for a dataset")
+    what = _Wanted(form, output, table, narrow, force)
+    _export_tables(opened, project, what, as_json=as_json)
+
+
+class _Wanted(NamedTuple):
+    """Which files are to be made."""
+
+    form: str
+    output: str | None
+    table: str
+    narrow: bool
+    force: bool
+
+
+def _export_tables(opened: Store, project: str, wanted: _Wanted, *, as_json: bool) -> None:
+    form, output, table, narrow, force = wanted
     tables = names.TABLES if table == _ALL else (table,)
     paths = {name: _path(output, project, name, form, several=table == _ALL) for name in tables}
     if any(_is_inside(path, opened.root) for path in paths.values()):
@@ -72,6 +112,18 @@ def export(
         return
     for exported in done.values():
         click.echo(f"{clean(exported.path)}: {count(exported.rows)} rows, {size(exported.size_bytes)}")
+
+
+def _check_only(ctx: click.Context, *allowed: str) -> None:
+    """Refuse options that would have no effect.
+
+    Raises:
+        UsageError: one of others was given.
+    """
+    for parameter in ctx.command.params:
+        given = ctx.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+        if given and parameter.name not in allowed:
+            raise UsageError(f"{parameter.opts[0]} has no meaning with --to")
 
 
 def _path(output: str | None, project: str, table: str, form: str, *, several: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import keyword
 from typing import Final
 
 import click
@@ -16,6 +17,7 @@ _MODULES: Final = {
     "curve": "eventlog.commands.reading",
     "demo": "eventlog.demo",
     "export": "eventlog.commands.copying",
+    "import": "eventlog.commands.datasets",
     "inspect": "eventlog.commands.checking",
     "projects": "eventlog.commands.reading",
     "runs": "eventlog.commands.reading",
@@ -37,7 +39,8 @@ class _Group(ErrorGroup):
         """Import one command."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = getattr(importlib.import_module(_MODULES[cmd_name]), cmd_name)
+        attribute = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(importlib.import_module(_MODULES[cmd_name]), attribute)
         return command
 
 

@@ -98,10 +98,7 @@ def export_dataset(
     source = Project(root, project)
     runs = source.runs()
     sent = _Sent(target, progress)
-    data = target.index()
-    before = None if data is None else layout.decode(data, f"{target.repo}/{layout.INDEX}")
-    if before is not None and before.project != project:
-        raise UsageError(f"{target.repo} holds the project {before.project!r}: name another place for {project!r}")
+    before = _before(target, project)
     columns = {table: source.columns(table) for table in ("metrics", "system")}
     planned = _plan(
         before, columns, sent.there, plan_packs(before.packs if before else (), runs_now(runs), most_cells=most_cells)
@@ -117,6 +114,14 @@ def export_dataset(
     missing = _send_blobs(root, made, sent)
     index = Index(layout.FORMAT, project, SOFTWARE, columns, made, run_files)
     return _finish(index, before, sent, missing)
+
+
+def _before(target: Target, project: str) -> Index | None:
+    data = target.index()
+    before = None if data is None else layout.decode(data, f"{target.repo}/{layout.INDEX}")
+    if before is not None and before.project != project:
+        raise UsageError(f"{target.repo} holds the project {before.project!r}: name another place for {project!r}")
+    return before
 
 
 def _plan(
