@@ -126,10 +126,10 @@ def batches(path: str, name: str, columns: list[str] | None = None) -> Iterator[
     try:
         with pq.ParquetFile(path) as file:
             there = file.schema_arrow.names
-            wanted = there if columns is None else [column for column in columns if column in there]
+            wanted = None if columns is None else [column for column in columns if column in there]
             if len(set(there)) < len(there):
                 raise DataError(name, None, "two of its columns have one name")
-            rows = max(BATCH_CELLS // max(len(wanted), 1), 1)
+            rows = max(BATCH_CELLS // max(len(there if wanted is None else wanted), 1), 1)
             yield from file.iter_batches(batch_size=min(rows, 1 << 16), columns=wanted)
     except (pa.ArrowException, OSError) as error:
         raise DataError(name, None, f"cannot be read as parquet: {error}") from error

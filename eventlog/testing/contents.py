@@ -155,3 +155,15 @@ def runs_of_snapshot(fs: Fs, root: str, manifest: Manifest) -> RunParts:
         for part in runrows.table_to_parts(parquet.DataFileReader(fs, f"{base}/{file.path}").read(None)):
             merged.add(part)
     return merged
+
+
+def by_run(rows: Iterable[Row]) -> dict[str, list[list[tuple[Any, ...]]]]:
+    """Return what rows tell, whoever wrote them: for each run its records in order, each as what its rows say.
+
+    Two stores that hold the same runs are equal in this, though their writers and seqs differ.
+    """
+    records: dict[str, dict[tuple[str, int], list[tuple[Any, ...]]]] = {}
+    for row in rows:
+        said = (row.table, row.rank is None, row.rank or 0, row.step is None, row.step or 0, row.time_ns, row.cells)
+        records.setdefault(row.run_id, {}).setdefault((row.writer_id, row.seq), []).append(said)
+    return {run_id: [sorted(found[key]) for key in sorted(found)] for run_id, found in records.items()}
