@@ -100,7 +100,12 @@ def told(where: str) -> Iterator[None]:
     """
     import httpx2
     from hf_xet import XetAuthenticationError, XetObjectNotFoundError
-    from huggingface_hub.errors import EntryNotFoundError, OfflineModeIsEnabled, XetDownloadError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        XetDownloadError,
+    )
 
     try:
         yield
@@ -110,6 +115,10 @@ def told(where: str) -> Iterator[None]:
         raise StorageError(errno.EACCES, f"{where}: {_REFUSED[401]} ({_first_line(error)})") from error
     except XetObjectNotFoundError as error:
         raise StorageError(errno.ENOENT, f"{where}: {_first_line(error)}") from error
+    except LocalEntryNotFoundError as error:
+        # It is a FileNotFoundError too, and what went wrong on the Hub is its cause.
+        cause = error.__cause__ or error
+        raise StorageError(errno.EIO, f"{where}: a file could not be had: {_first_line(cause)}") from cause
     except (FileNotFoundError, IsADirectoryError, PermissionError, NotADirectoryError):
         raise  # of a file on this machine
     except EntryNotFoundError as error:

@@ -37,14 +37,14 @@ class Files(NamedTuple):
     Attributes:
         project: its name.
         tables: by what they hold: metrics, system, configs, traces.
-        others: that hold what cannot be imported.
+        others: that hold what cannot be imported, by what it is.
         media: the directory of its media.
         strip: whether values call media by a name that begins with the project, and the directory does not.
     """
 
     project: str
     tables: dict[str, str]
-    others: list[str]
+    others: dict[str, str]
     media: str
     strip: bool
 
@@ -54,15 +54,15 @@ def find_projects(place: Place) -> list[Files]:
     there = place.listing()
     if _STATIC["metrics"] in there and ("runs.json" in there or "settings.json" in there):
         tables = {kind: name for kind, name in _STATIC.items() if name in there}
-        others = [f"aux/{table}{PARQUET}" for table in _ARTIFACTS if f"aux/{table}{PARQUET}" in there]
+        others = {table: f"aux/{table}{PARQUET}" for table in _ARTIFACTS if f"aux/{table}{PARQUET}" in there}
         return [Files(_static_name(place), tables, others, "media", strip=True)]
     stems = {name.removesuffix(PARQUET) for name in there if name.endswith(PARQUET) and "/" not in name}
     found: dict[str, Files] = {}
     for stem in sorted(stems):
         project, kind = _split(stem, stems)
-        files = found.setdefault(project, Files(project, {}, [], f"media/{project}", strip=False))
+        files = found.setdefault(project, Files(project, {}, {}, f"media/{project}", strip=False))
         if kind in _ARTIFACTS:
-            files.others.append(stem + PARQUET)
+            files.others[kind] = stem + PARQUET
         else:
             files.tables[kind] = stem + PARQUET
     return [files for files in found.values() if files.tables]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
@@ -13,7 +12,7 @@ from eventlog.blobs import BlobStore
 from eventlog.importing.plan import NO_RUN, SourceRun, key_of
 from eventlog.importing.sources import Place, batches, row_count
 from eventlog.importing.staging import Staged
-from eventlog.importing.trackio_files import PARQUET, Files
+from eventlog.importing.trackio_files import Files
 from eventlog.importing.trackio_records import FACTS, RecordMaker, RunFacts, run_of
 from eventlog.importing.trackio_values import time_of, value_of
 
@@ -47,8 +46,7 @@ class TrackioProject:
         self._facts: dict[str, RunFacts] = {}
         for kind in files.tables:
             self._survey(kind)
-        for name in files.others:
-            label = os.path.basename(name).removesuffix(PARQUET)
+        for label, name in files.others.items():
             with place.fetch(name) as path:
                 self.left_out[f"rows of {label}"] += row_count(path, f"{place}/{name}")
         self.runs = [
