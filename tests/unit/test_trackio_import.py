@@ -29,12 +29,13 @@ import numpy, trackio
 from trackio.sqlite_storage import SQLiteStorage
 image = trackio.Image(numpy.zeros((2, 2, 3), numpy.uint8), caption="c")
 image._save("my project", "first", 3)
+trace = trackio.Trace(messages=[{"role": "user", "content": "q"}], metadata={"k": 1})
 rows = [
     {"loss": 1.0, "big": 2**60 + 1, "flag": True, "text": "hi"},
     {"loss": float("nan"), "inf": float("inf")},
     {"h": trackio.Histogram([1, 2, 3])._to_dict(), "md": trackio.Markdown("# x")._to_dict()},
     {"img": image._to_dict(), "t": {"_type": "trackio.table", "_value": [{"a": 1, "b": "x"}, {"a": 2, "b": None}]}},
-    {"tr": [trackio.Trace(messages=[{"role": "user", "content": "q"}], metadata={"k": 1})._to_dict("my project", "first", 4)], "loss": 0.5},
+    {"tr": [trace._to_dict("my project", "first", 4)], "loss": 0.5},
     {"nest": {"a": 1.5, "b": {"c": 2}}, "loss": float("-inf")},
 ]
 times = [f"2026-01-02T03:04:0{n}.000005+00:00" for n in range(6)]
