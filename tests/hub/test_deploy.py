@@ -19,7 +19,7 @@ from compactor.hub.deploy.health import Awaited, wait
 from compactor.hub.deploy.plan import CreateSpace
 from compactor.hub.deploy.run import deploy
 from compactor.hub.deploy.wanted import BUCKET_TOKEN, WRITE_TOKEN, File, Package, Secret
-from eventlog.errors import StorageError, UsageError
+from eventlog.errors import ConflictError, StorageError, UsageError
 
 WHEEL = File("eventlog-1.2.3-py3-none-any.whl", b"PK\3\4\0" + bytes(range(256)) * 50)
 
@@ -45,7 +45,7 @@ def test_a_first_deploy_makes_a_space_that_runs_with_its_secrets_and_tells_how_t
     assert done.write_token == "write-1"
     assert done.environment == {"TRACKIO_SERVER_URL": done.url, "TRACKIO_WRITE_TOKEN": "write-1"}
     assert done.url == f"{story.hub.url}/host/{SPACE}"
-    assert [step["call"] for step in done.steps] == ["bucket_info", "create_repo", "create_commit"]
+    assert [step["call"] for step in done.steps] == ["whoami", "create_repo", "create_commit"]
     assert "building" in " ".join(story.states)
 
 
@@ -281,10 +281,29 @@ def changes(served: Served) -> bool:
     return served.method in {"POST", "PUT", "DELETE"} and served.path.startswith("/api/")
 
 
-def test_a_space_that_is_there_without_its_secrets_gets_them(story: Story) -> None:
-    story.hub.api().create_repo(SPACE, repo_type="space", space_sdk="docker")
+def test_a_space_that_comes_to_be_meanwhile_is_somebody_elses(story: Story) -> None:
     secrets = tuple(Secret(key, value) for key, value in SECRETS.items())
-    Executor(story.hub.api(), docker()).run([CreateSpace(SPACE, "docker", False, None, secrets)])
+    story.hub.api().create_repo(SPACE, repo_type="space", space_sdk="docker")
+    step = CreateSpace(SPACE, "docker", private=None, hardware=None, secrets=secrets)
+    with pytest.raises(ConflictError, match="name another"):
+        Executor(story.hub.api(), docker()).run([step])
+    assert story.secrets() == {}
+
+
+def test_a_space_that_was_made_without_its_secrets_gets_them(story: Story) -> None:
+    secrets = tuple(Secret(key, value) for key, value in SECRETS.items())
+    step = CreateSpace(SPACE, "docker", private=None, hardware=None, secrets=secrets)
+    # Between the reply that is lost and the second try, the Hub has a Space and none of its secrets.
+    story.hub.fault("status-before", route="POST /api/repos/create")
+    api = story.hub.api()
+    ask = api.repo_exists
+
+    def repo_exists(*args: str, **kwargs: str) -> bool:
+        story.hub.api().create_repo(SPACE, repo_type="space", space_sdk="docker")
+        return ask(*args, **kwargs)
+
+    api.repo_exists = repo_exists
+    Executor(api, docker()).run([step])
     assert story.secrets() == SECRETS
 
 

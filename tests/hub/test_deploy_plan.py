@@ -76,7 +76,7 @@ def test_a_first_deploy_makes_the_bucket_and_the_space_with_its_secrets_and_uplo
 def test_without_a_token_for_the_bucket_it_stops_when_there_is_something_to_make_the_token_for() -> None:
     wanted = docker(bucket_token=None)
     steps = plan_deploy(wanted, Found())
-    space = CreateSpace(SPACE, "docker", private=False, hardware=None, secrets=())
+    space = CreateSpace(SPACE, "docker", private=None, hardware=None, secrets=())
     assert steps == (space, CreateBucket(BUCKET, private=True), AskForToken(BUCKET))
     assert not sends_write_token(steps)
     assert plan_deploy(wanted, deployed(wanted, secrets={})) == (AskForToken(BUCKET),)
@@ -223,12 +223,23 @@ def test_a_dry_run_tells_what_is_asked_and_then_every_call() -> None:
         "list_repo_tree",
         "get_space_secrets",
         "create_bucket",
-        "bucket_info",
+        "whoami",
         "create_repo",
         "create_commit",
         "get",
     ]
     assert calls[6]["space_secrets"] == {WRITE_TOKEN: "***", BUCKET_TOKEN: "***"}
+    calls = dry_run(docker(bucket_token=None))
+    assert [call["call"] for call in calls[4:]] == [
+        "create_repo",
+        "create_bucket",
+        "stop",
+        "whoami",
+        "add_space_secret",
+        "add_space_secret",
+        "create_commit",
+        "get",
+    ]
 
 
 def dockerfile(wanted: Wanted) -> list[str]:

@@ -23,7 +23,7 @@ from compactor.hub.deploy.plan import (
     description,
 )
 from compactor.hub.deploy.wanted import Secret, Wanted
-from eventlog.errors import StorageError, UsageError
+from eventlog.errors import ConflictError, StorageError, UsageError
 from eventlog.hub.address import BucketAddress
 from eventlog.hub.bucket import Bucket
 from eventlog.hub.failures import retrying, status_of, told
@@ -63,6 +63,7 @@ class Executor:
         Raises:
             UsageError: a token is missing or wrong, or the Hub finds a value wrong; the message says what to do.
             PaymentRequiredError: the account has no plan for this; the message has the command for what is free.
+            ConflictError: the Space was not there, and is now.
             StorageError: the Hub refused or could not be reached. What was done stays; deploy again.
         """
         for step in steps:
@@ -106,31 +107,44 @@ class Executor:
         self._call(lambda: self._api.add_space_secret(space, secret.key, secret.value, description=text))
 
     def _create_space(self, step: CreateSpace) -> None:
-        """Create the Space; one that is there already, after a reply that was lost, gets the secrets once more."""
-        if self._make_space(step):
-            return
-        for secret in step.secrets:
-            self._set_secret(step.space, secret)
+        """Create the Space; when the reply was lost and it is there, it gets its secrets once more."""
+        tries = 0
 
-    @retrying
-    def _make_space(self, step: CreateSpace) -> bool:
-        with told(step.space):
-            # The client's own `exist_ok` hides a refusal when the Space is there, so it is asked for first.
-            if self._api.repo_exists(step.space, repo_type="space"):
-                return False
+        @retrying
+        def attempt() -> bool:
+            nonlocal tries
+            tries += 1
+            with told(step.space):
+                if tries > 1 and self._api.repo_exists(step.space, repo_type="space"):
+                    return False
+                self._create_repo(step)
+            return True
+
+        if not attempt():
+            for secret in step.secrets:
+                self._set_secret(step.space, secret)
+
+    def _create_repo(self, step: CreateSpace) -> None:
+        from huggingface_hub.errors import HfHubHTTPError
+
+        secrets = [
+            {"key": secret.key, "value": secret.value, "description": description(secret)} for secret in step.secrets
+        ]
+        try:
             self._api.create_repo(
                 step.space,
                 repo_type="space",
                 space_sdk=step.sdk,
                 private=step.private,
                 space_hardware=step.hardware,  # type: ignore[arg-type]
-                space_secrets=[
-                    {"key": secret.key, "value": secret.value, "description": description(secret)}
-                    for secret in step.secrets
-                ]
-                or None,
+                space_secrets=secrets or None,
             )
-        return True
+        except HfHubHTTPError as error:
+            # Not `exist_ok`: what was not there when it was looked for, and is now, is somebody else's.
+            if status_of(error) == 409:
+                text = f"there is a Space {step.space} by now, or one that this token does not see: name another"
+                raise ConflictError(f"{text}, or deploy again") from error
+            raise
 
     def _upload(self, step: Upload) -> None:
         tries = 0

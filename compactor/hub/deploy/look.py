@@ -61,15 +61,15 @@ def _space(api: HfApi, space: str) -> SpaceInfo | None:
 
 
 @retrying
-def space_host(api: HfApi, space: str) -> str:
-    """Return the address of a Space's app, without a slash at its end.
+def space_host(api: HfApi, space: str) -> tuple[str, bool]:
+    """Return the address of a Space's app, without a slash at its end, and whether the Space is private.
 
     Raises:
         StorageError: the Hub refused or could not be reached.
     """
     with told(space):
         info = api.space_info(space)
-    return (info.host or f"https://{info.subdomain}.hf.space").rstrip("/")
+    return (info.host or f"https://{info.subdomain}.hf.space").rstrip("/"), bool(info.private)
 
 
 @retrying

@@ -90,11 +90,11 @@ class CheckToken:
 
 @dataclass(frozen=True, slots=True)
 class CreateSpace:
-    """Make the Space with its secrets, so that its first start has them."""
+    """Make the Space with its secrets, so that its first start has them; None for what its owner's default is."""
 
     space: str
     sdk: str
-    private: bool
+    private: bool | None
     hardware: str | None
     secrets: tuple[Secret, ...]
 
@@ -182,7 +182,7 @@ def plan_deploy(wanted: Wanted, found: Found) -> tuple[Step, ...]:
     keeps_token = _keeps_token(wanted, found.space)
     if not static and wanted.bucket_token is None and not keeps_token:
         # The Space is made first: whoever has no plan for it is to learn so before making a bucket and a token.
-        made = [CreateSpace(wanted.space, wanted.mode, wanted.private, wanted.hardware, ())] * (found.space is None)
+        made = [_create(wanted, ())] * (found.space is None)
         return (*made, *steps, AskForToken(bucket))
     if wanted.bucket_token is not None and not keeps_token:
         steps.append(CheckToken(bucket, Secret(BUCKET_TOKEN, wanted.bucket_token)))
@@ -248,18 +248,22 @@ def _secrets(wanted: Wanted, space: Existing | None) -> tuple[Secret, ...]:
     return tuple(made)
 
 
+def _create(wanted: Wanted, secrets: tuple[Secret, ...]) -> CreateSpace:
+    private = False if wanted.mode == "static" else wanted.private or None
+    return CreateSpace(wanted.space, wanted.mode, private, wanted.hardware, secrets)
+
+
 def _space_steps(wanted: Wanted, space: Existing | None, secrets: tuple[Secret, ...]) -> list[Step]:
     name, files = wanted.space, space_files(wanted)
     if space is None:
-        made = CreateSpace(name, wanted.mode, wanted.private, wanted.hardware, secrets)
-        return [made, Upload(name, files, ())]
+        return [_create(wanted, secrets), Upload(name, files, ())]
     steps: list[Step] = [HideSpace(name)] * (wanted.private and not space.private)
     if wanted.hardware is not None and wanted.hardware != space.hardware:
         steps.append(SetHardware(name, wanted.hardware))
     steps += [SetSecret(name, secret) for secret in secrets]
     upload = changes(name, files, space.files)
     steps += [upload] * bool(upload.files or upload.deleted)
-    if space.stage == _PAUSED or (space.stage in _STOPPED and not steps):
+    if space.stage == _PAUSED or (space.stage in _STOPPED and upload not in steps):
         steps.append(Restart(name))
     return steps
 
@@ -289,12 +293,12 @@ def call_of(step: Step) -> dict[str, Any]:
         case AskForToken(bucket):
             return {"call": "stop", "why": f"no token for the bucket {bucket} was given: set EVENTLOG_BUCKET_TOKEN"}
         case CheckToken(bucket, _):
-            return {"call": "bucket_info", "bucket_id": bucket, "token": MASK}
+            return {"call": "whoami", "token": MASK, "and": f"bucket_info of {bucket}"}
         case CreateSpace(space, sdk, private, hardware, secrets):
-            call = {"call": "create_repo", "repo_id": space, "repo_type": "space", "space_sdk": sdk, "private": private}
-            paid = {} if hardware is None else {"space_hardware": hardware}
+            chosen = {"private": private, "space_hardware": hardware}
+            given = {name: value for name, value in chosen.items() if value is not None}
             hidden = {"space_secrets": {secret.key: MASK for secret in secrets}} if secrets else {}
-            return {**call, **paid, **hidden}
+            return {"call": "create_repo", "repo_id": space, "repo_type": "space", "space_sdk": sdk, **given, **hidden}
         case HideSpace(space):
             return {"call": "update_repo_settings", "repo_id": space, "repo_type": "space", "private": True}
         case SetHardware(space, hardware):

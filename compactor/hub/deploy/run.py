@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,17 @@ import msgspec
 from compactor.hub.deploy.execute import Executor, how_to_make
 from compactor.hub.deploy.health import Awaited, wait
 from compactor.hub.deploy.look import look, space_host
-from compactor.hub.deploy.plan import Found, Step, Wait, call_of, plan_deploy, questions, sends_write_token
+from compactor.hub.deploy.plan import (
+    AskForToken,
+    Existing,
+    Found,
+    Step,
+    Wait,
+    call_of,
+    plan_deploy,
+    questions,
+    sends_write_token,
+)
 from compactor.hub.deploy.wanted import Wanted
 from eventlog.errors import UsageError
 
@@ -48,10 +59,16 @@ class Deployed(msgspec.Struct, frozen=True, kw_only=True):
 def dry_run(wanted: Wanted) -> list[dict[str, Any]]:
     """Return every call of a first deploy, those that only ask included, without making any; secrets are masked.
 
+    Where the bucket's token is still to be made, the calls of the second deploy, which has it, follow.
+
     Raises:
         UsageError: it cannot be done as it is wanted.
     """
-    return [*questions(wanted), *map(call_of, plan_deploy(wanted, Found()))]
+    steps = plan_deploy(wanted, Found())
+    if isinstance(steps[-1], AskForToken):
+        then = dataclasses.replace(wanted, bucket_token="made-by-then")  # noqa: S106 - stands for one
+        steps += plan_deploy(then, Found(bucket_private=True, space=Existing(sdk=wanted.mode)))
+    return [*questions(wanted), *map(call_of, steps)]
 
 
 def deploy(
@@ -76,17 +93,16 @@ def deploy(
 
     Raises:
         UsageError: it cannot be done as it is wanted; the message says what to do.
+        ConflictError: the Space was not there, and is now.
         PaymentRequiredError: the account has no plan for it; the message has the command for what is free.
         StorageError: the Hub refused, could not be reached, or the Space did not start: deploy again for the rest.
     """
     own = own_token(api)
     refuse_own_token(wanted, own)
-    found = look(api, wanted)
-    steps = plan_deploy(wanted, found)
+    steps = plan_deploy(wanted, look(api, wanted))
     executor = Executor(api, wanted)
     executor.run(steps, on_step)
-    private = wanted.private or bool(found.space and found.space.private)
-    url = space_host(api, wanted.space)
+    url, private = space_host(api, wanted.space)
     waited = steps[-1]
     if timeout_s > 0 and isinstance(waited, Wait):
         commit = executor.commit if wanted.mode == "docker" else None
