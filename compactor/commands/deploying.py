@@ -99,6 +99,8 @@ def _static(space: str, bucket: BucketAddress, *, wheel: str | None, **options: 
     dashboard = ui.find_dashboard()
     if dashboard is None:
         raise UsageError("a static page is Trackio's, which is not installed: pip install 'eventlog[trackio]'")
+    if not dashboard.is_tested:
+        click.echo(f"note: the dashboard of trackio {dashboard.version} is untested with this release", err=True)
     page = local.page_files(dashboard.dist, dashboard.assets)
     return Wanted(space=space, mode="static", bucket=bucket, page=page, page_version=dashboard.version, **options)
 

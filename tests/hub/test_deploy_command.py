@@ -16,6 +16,7 @@ from localhub.process import LocalHub
 from compactor.cli import cli
 from compactor.commands.deploying import _Progress
 from compactor.hub.deploy.wanted import BUCKET_TOKEN, WRITE_TOKEN
+from compactor.serve import ui
 
 WHEEL = "eventlog-1.2.3-py3-none-any.whl"
 
@@ -136,6 +137,13 @@ def test_what_does_not_fit_together_is_one_line() -> None:
         done = call(given)
         assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1), done.output
         assert told in done.stderr
+
+
+@pytest.mark.usefixtures("story")
+def test_a_dashboard_that_was_not_tested_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for tested, told in ((frozenset({"0.43.0"}), False), (frozenset({"0.1"}), True)):
+        monkeypatch.setattr(ui, "TESTED", tested)
+        assert ("untested" in call(f"{SPACE} --mode static --project p --dry-run").stderr) == told
 
 
 def test_on_a_terminal_a_spinner_says_what_is_waited_for(
