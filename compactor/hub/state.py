@@ -77,17 +77,26 @@ def load(fs: Fs, root: str, bucket: str) -> BucketState:
         OSError: as the file system raises it.
     """
     path = names.bucket_state_path(root, bucket)
+    found = _read(fs, path)
+    if found is not None:
+        return found
     directory, name = os.path.split(path)
     fs.make_dirs(directory)
     fresh = BucketState(bucket=bucket, owner=names.new_id())
-    if put_if_absent(fs, directory, name, msgspec.json.encode(fresh)):
-        return fresh
-    found = _decode(fs.read(path))
-    if found is None:
-        # As after a deletion: with another id, so that whoever had the old one is noticed.
+    if not put_if_absent(fs, directory, name, msgspec.json.encode(fresh)):
+        found = _read(fs, path)
+        if found is not None:
+            return found  # another process was first
+        # Damaged: as after a deletion, another id, so that whoever had the old one is noticed.
         save(fs, root, fresh)
-        return fresh
-    return found
+    return fresh
+
+
+def _read(fs: Fs, path: str) -> BucketState | None:
+    try:
+        return _decode(fs.read(path))
+    except FileNotFoundError:
+        return None
 
 
 def _decode(data: bytes) -> BucketState | None:
