@@ -29,6 +29,7 @@ _SEGMENT: Final = re.compile(r"([0-9]{8})\.(open|seg)")
 _MANIFEST: Final = re.compile(r"([0-9]{12})\.json")
 _DATA_FILE: Final = re.compile(r"[0-9]{12}-[0-9a-f]{16}\.parquet")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_QUARANTINE: Final = re.compile(rf"[{_ALPHABET}]{{26}}-[0-9]{{8}}-[0-9]+-[0-9]+\.(bin|json)")
 _TEMPORARY: Final = ".tmp-"
 
 
@@ -235,3 +236,8 @@ def quarantine_dir(root: str, project: str) -> str:
 def quarantine_name(writer_id: str, segno: int, offset: int, end: int) -> str:
     """Return the name of a quarantined byte range, the same whenever it is found again."""
     return f"{writer_id}-{segno:08d}-{offset}-{end}"
+
+
+def is_quarantine_file(name: str) -> bool:
+    """Say whether a file has the name of a quarantined byte range or of its reason."""
+    return _QUARANTINE.fullmatch(name) is not None

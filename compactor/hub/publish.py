@@ -236,7 +236,7 @@ class BucketPublisher:
         loose += [
             File(os.path.join(directory, entry.name), entry.size_bytes)
             for entry in self._fs.entries(os.path.join(self._root, directory))
-            if not names.is_temporary(entry.name)
+            if names.is_quarantine_file(entry.name)
         ]
         return offer(survey(self._fs, self._root, project), manifest, size, loose)
 

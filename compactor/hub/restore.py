@@ -148,9 +148,11 @@ def _download(fs: Fs, root: str, bucket: Bucket, theirs: Published) -> list[Remo
             raise StorageError(2, f"{bucket}/{path} is gone, which version {theirs.manifest.version} names")
         if found[path].size_bytes != named[path].size_bytes:
             raise DataError(f"{bucket}/{path}", None, "the file in the bucket has another size than its manifest says")
+    aside = names.quarantine_dir("", project)
     set_aside = [
         file
-        for file in bucket.files(names.quarantine_dir("", project))
+        for file in bucket.files(aside)
+        if file.path == os.path.join(aside, name := os.path.basename(file.path)) and names.is_quarantine_file(name)
         if not _is_whole(fs, os.path.join(root, file.path), file.size_bytes)
     ]
     files = [*(found[path] for path in wanted), *set_aside]

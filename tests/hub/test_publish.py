@@ -259,6 +259,28 @@ def test_every_project_is_published_and_restored_and_one_that_fails_does_not_sto
     assert [rows(copy, name) for name in ("p", "q/ü", "r")] == [rows(store, name) for name in ("p", "q/ü", "r")]
 
 
+def test_what_is_set_aside_goes_along_and_strange_names_in_a_bucket_are_left_there(
+    hub: LocalHub, bucket: str, tmp_path: Path
+) -> None:
+    store, copy = tmp_path / "store", tmp_path / "copy"
+    log(store, "a", 300)
+    segment = sorted(store.rglob("*.seg"))[1]
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    fold(store)
+    publisher(hub, bucket, store).publish("p")
+    writer = segment.parent.name
+    strange = ["quarantine/p/deep/evil", "quarantine/p/evil", f"segments/p/{writer}/evil", "blobs/sha256/aa/evil"]
+    hub.api().batch_bucket_files(bucket, add=[(b"evil", path) for path in strange])
+    take(hub, bucket, copy)
+    assert list(tmp_path.rglob("evil*")) == []
+    kept = {path.name: path.read_bytes() for path in (copy / "quarantine").rglob("*") if path.is_file()}
+    assert kept == {path.name: path.read_bytes() for path in (store / "quarantine").rglob("*") if path.is_file()}
+    assert len(kept) == 2
+    assert rows(copy) == rows(store)
+
+
 def test_a_file_that_was_damaged_in_the_bucket_is_not_restored(hub: LocalHub, bucket: str, tmp_path: Path) -> None:
     store, copy = tmp_path / "store", tmp_path / "copy"
     log(store, "a")
