@@ -39,14 +39,12 @@ class Files(NamedTuple):
         tables: by what they hold: metrics, system, configs, traces.
         others: that hold what cannot be imported, by what it is.
         media: the directory of its media.
-        strip: whether values call media by a name that begins with the project, and the directory does not.
     """
 
     project: str
     tables: dict[str, str]
     others: dict[str, str]
     media: str
-    strip: bool
 
 
 def find_projects(place: Place) -> list[Files]:
@@ -55,12 +53,12 @@ def find_projects(place: Place) -> list[Files]:
     if _STATIC["metrics"] in there and ("runs.json" in there or "settings.json" in there):
         tables = {kind: name for kind, name in _STATIC.items() if name in there}
         others = {table: f"aux/{table}{PARQUET}" for table in _ARTIFACTS if f"aux/{table}{PARQUET}" in there}
-        return [Files(_static_name(place), tables, others, "media", strip=True)]
+        return [Files(_static_name(place), tables, others, "media")]
     stems = {name.removesuffix(PARQUET) for name in there if name.endswith(PARQUET) and "/" not in name}
     found: dict[str, Files] = {}
     for stem in sorted(stems):
         project, kind = _split(stem, stems)
-        files = found.setdefault(project, Files(project, {}, {}, f"media/{project}", strip=False))
+        files = found.setdefault(project, Files(project, {}, {}, f"media/{project}"))
         if kind in _ARTIFACTS:
             files.others[kind] = stem + PARQUET
         else:

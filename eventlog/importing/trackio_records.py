@@ -136,11 +136,9 @@ class RecordMaker:
 
     def _media(self, value: dict[str, Any], run_id: str, moment: int, step: int | None) -> None:
         """Keep the file that a value names, under the name that it then has for the project here."""
-        named = value["file_path"]
-        _, _, rest = named.partition("/")
-        local = f"{self._files.media}/{rest}" if self._files.strip else f"media/{named}"
-        if local not in self._there:
-            local = f"{self._files.media}/{rest}"
+        # Values begin with the project's name, and so does the directory, unless it is that of one project.
+        rest = value["file_path"].partition("/")[2]
+        local = f"{self._files.media}/{rest}"
         if local not in self._there:
             self._left_out["media that values name and the source has not"] += 1
             return

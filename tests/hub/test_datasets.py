@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import CommitOperationAdd
 from localhub.faults import Kind
+from localhub.fixtures import noise
 from localhub.journal import Served
 from localhub.process import LocalHub, client_environment
 from localhub.sweep import record, sweep_faults
@@ -206,6 +207,25 @@ def test_bytes_that_changed_on_the_way_are_fetched_again_and_never_imported(
     with hub.faulty("wrong-bytes", method="GET", path="/xorb/", times=0), pytest.raises((DataError, StorageError)):
         imported(hub, target)
     assert imported(hub, target) == told(root)
+
+
+def test_a_file_of_any_repository_is_compared_with_its_hash(hub: LocalHub) -> None:
+    hub.api().create_repo(REPO, repo_type="dataset")
+    contents_of = {"large.bin": noise(200_000), "small.txt": b"text"}
+    add = [CommitOperationAdd(path, data) for path, data in contents_of.items()]
+    hub.api().create_commit(REPO, add, commit_message="m", repo_type="dataset")
+    place = repo(hub)
+    place.open()
+    for times in (1, 0):
+        for path, data in contents_of.items():
+            hub.fault("wrong-bytes", method="GET", path="/xorb/|/resolve/", times=times)
+            if times:
+                with place.fetch(path) as local:
+                    assert Path(local).read_bytes() == data
+            else:
+                with pytest.raises((DataError, StorageError)), place.fetch(path):
+                    pass
+            hub.clear_faults()
 
 
 def test_a_commit_of_somebody_else_is_never_written_over(hub: LocalHub, root: str) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import struct
 from pathlib import Path
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 import eventlog
+from eventlog import schema
 from eventlog.commands.group import cli
 from eventlog.config import WriterConfig
 from eventlog.errors import ConflictError, DataError, NewerFormatError, UsageError
@@ -28,6 +32,7 @@ from eventlog.importing.staging import Staging
 from eventlog.store import open_store
 from eventlog.testing import contents
 from eventlog.verify import verify
+from eventlog.writer import Writer
 
 PROJECT = "p"
 QUIET = WriterConfig(sync_interval_s=None)
@@ -173,6 +178,12 @@ def test_two_imports_at_once_are_refused_and_garbage_of_a_dead_one_goes(dataset:
     assert os.listdir(os.path.join(target, "imports")) == []
 
 
+def flipped(whole: bytes) -> list[bytes]:
+    """Return a file with one bit changed at its end, and in its midst, where parquet has its pages."""
+    places = (len(whole) - 1, len(whole) // 4)
+    return [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in places]
+
+
 def test_no_damage_to_a_dataset_is_imported(dataset: str, root: str, tmp_path: Path) -> None:
     target = str(tmp_path / "target")
     add_run(target, "here")
@@ -182,7 +193,7 @@ def test_no_damage_to_a_dataset_is_imported(dataset: str, root: str, tmp_path: P
         blob = "/blobs/" in path
         if path.endswith("README.md"):
             continue
-        for damaged in (whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1]), None):
+        for damaged in (whole[: len(whole) // 2], *flipped(whole), None):
             Path(path).write_bytes(damaged) if damaged is not None else os.unlink(path)
             if blob:
                 other = str(tmp_path / f"other-{len(os.listdir(tmp_path))}")
@@ -218,6 +229,35 @@ def test_an_index_that_lies_is_refused(dataset: str, tmp_path: Path) -> None:
     assert not Path(tmp_path, "target", "segments").exists()
 
 
+def test_values_that_look_like_what_json_lacks_stay_what_they_were(tmp_path: Path) -> None:
+    source, target = str(tmp_path / "source"), str(tmp_path / "target")
+    others = {
+        "raw": b"\0",
+        "raw inside": [b"\0", {"a": b"\1"}],
+        "like raw": {"_type": "bytes", "hex": "00"},
+        "nan": [math.nan, {"a": math.inf}],
+        "like nan": [{"_type": "float", "value": "nan"}],
+        "map": {1: True},
+        "like a map": {"_type": "map", "items": [[1, True]]},
+        "ext": msgspec.msgpack.Ext(5, b"x"),
+        "big": {"_type": "int", "value": str(2**80)},
+        "no record": {"_type": "run_start"},
+        "date": None,
+    }
+    writer = Writer(source, PROJECT, config=QUIET)
+    writer.append(schema.RunStart(1, "r", PROJECT, "n"))
+    writer.log(writer.shape("r", 3, ("x",)), 2**62, struct.pack("<d", 1.0), others)
+    writer.log(writer.shape("r", 3, ()), None, b"")
+    writer.append(schema.SummarySet(2, "r", {"a": b"\0", "b": -math.inf}))
+    for payload in (b"\xc1", msgspec.msgpack.encode([1.5]), msgspec.msgpack.encode([99, 5, "r", b"\0"])):
+        writer.append_all([msgspec.Raw(payload)])
+    writer.close()
+    imported(exported(source, tmp_path / "dataset"), target)
+    assert contents.by_run(contents.of_store(LOCAL, source, PROJECT))["r"] == told(target)["r"]
+    kinds = [row["kind"] for row in open_store(target).events(PROJECT).to_pylist() if row["_run_id"] == ""]
+    assert sorted(kinds) == ["admin", "admin", "unknown:undecodable", "unknown:unkeyed"]
+
+
 # Exports.
 
 
@@ -235,6 +275,29 @@ def test_a_second_export_writes_what_is_new_and_removes_what_is_gone(root: str, 
     named = {file.path for file in index.all_files()} | {layout.blob_path(d) for p in index.packs for d in p.blobs}
     on_disk = {os.path.relpath(path, place) for path in files(str(place))}
     assert on_disk - {layout.INDEX, layout.CARD} == named
+
+
+def test_a_metric_of_a_new_name_is_a_column_of_all_files(root: str, tmp_path: Path) -> None:
+    place = str(tmp_path / "dataset")
+    export_dataset(root, PROJECT, Directory(place), most_cells=1)
+    with eventlog.init(PROJECT, "third", dir=root, settings=QUIET) as run:
+        run.log({"new": 1.0})
+    export_dataset(root, PROJECT, Directory(place), most_cells=1)
+    paths = [path for path in files(place) if "/data/metrics/" in path]
+    assert len(paths) == 3
+    assert len({str(pq.read_schema(path)) for path in paths}) == 1
+    imported(place, str(tmp_path / "target"))
+    assert told(str(tmp_path / "target")) == told(root)
+
+
+def test_a_file_that_a_dataset_has_lost_is_written_again(root: str, tmp_path: Path) -> None:
+    place = tmp_path / "dataset"
+    exported(root, place)
+    before = files(str(place))
+    for path in [path for path in before if not path.endswith(".json")]:
+        os.unlink(path)
+    exported(root, place)
+    assert files(str(place)) == before
 
 
 def test_an_export_goes_only_where_a_dataset_of_this_project_is(root: str, tmp_path: Path) -> None:
