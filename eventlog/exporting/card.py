@@ -29,7 +29,7 @@ def make_card(project: str, repo: str, path: str, tables: Sequence[str], old: st
         old: the card that is there, or None.
 
     Raises:
-        UsageError: the front matter of the old card is no YAML, or PyYAML, which is needed to read it, is missing.
+        UsageError: the front matter of the old card is not as it must be, or PyYAML, which reads it, is missing.
     """
     configs = [_config(path, table, first=not path and index == 0) for index, table in enumerate(tables)]
     body = _body(project, repo, path, tables)
@@ -38,7 +38,12 @@ def make_card(project: str, repo: str, path: str, tables: Sequence[str], old: st
         return f"---\n{_lines(front)}---\n\n{body}"
     match = _FRONT.match(old)
     known = {} if match is None else _parse(match[1])
-    others = [config for config in known.get("configs") or () if not _is_ours(config, path)]
+    listed = known.get("configs") or []
+    if not isinstance(listed, list):
+        raise UsageError("the configs in the dataset's README.md are no list, mend them first")
+    others = [config for config in listed if not _is_ours(config, path)]
+    if any(isinstance(config, dict) and config.get("default") for config in others):
+        configs[0].pop("default", None)
     front = {**known, "configs": [*configs, *others]}
     head = f"---\n{_dump(front)}---\n" if front != known else old[: match.end()] if match else ""
     rest = old if match is None else old[match.end() :]

@@ -97,7 +97,7 @@ class Maker:
 
 def unknown_payload(label: str, fields: Any, run_id: str, new_id: str) -> bytes:
     """Return the payload that a reader took for an unknown kind: whatever is missing in it is missing there too."""
-    restored = restore(fields, everything=True)
+    restored = restore(fields)
     if label in ("undecodable", "nested_too_deeply") and isinstance(restored, bytes):
         return restored
     if label == "unkeyed" or not isinstance(restored, list):
@@ -113,45 +113,35 @@ def value_of(kind: str, payload: str) -> Any:
     What JSON lacks and what a user wrote to look like it are the same text; the kind of the row tells them apart.
     """
     plain = msgspec.json.decode(payload)
-    for value in (restore(plain), plain, restore(plain, everything=True)):
-        if values.kind_of(value) == kind:
-            return value
-    return plain
+    value = restore(plain)
+    return value if values.kind_of(value) == kind else plain
 
 
-def restore(value: Any, *, everything: bool = False) -> Any:
-    """Return what JSON text stands for, so that it becomes the same text again.
-
-    Args:
-        value: parsed.
-        everything: also bytes, extensions and maps, which are seldom, and not only floats.
-    """
+def restore(value: Any) -> Any:
+    """Return what JSON text stands for, so that it becomes the same text again; integers may stay tagged."""
     if isinstance(value, list):
-        return [restore(item, everything=everything) for item in value]
+        return [restore(item) for item in value]
     if not isinstance(value, dict):
         return value
-    kind = value.get("_type")
-    if kind == "float" and len(value) == 2 and value.get("value") in _SPECIAL:
-        return float(value["value"])
-    special = _restore_special(kind, value) if everything else None
-    if special is not None:
-        return special
-    return {key: restore(item, everything=everything) for key, item in value.items()}
+    special = _restore_special(value.get("_type"), value)
+    return {key: restore(item) for key, item in value.items()} if special is None else special
 
 
 def _restore_special(kind: Any, value: dict[str, Any]) -> Any | None:
     try:
+        if kind == "float" and set(value) == {"_type", "value"} and value["value"] in _SPECIAL:
+            return float(value["value"])
         if kind == "bytes" and set(value) == {"_type", "hex"}:
             return bytes.fromhex(value["hex"])
         if kind == "ext" and set(value) == {"_type", "code", "hex"}:
             return msgspec.msgpack.Ext(value["code"], bytes.fromhex(value["hex"]))
         if kind == "map" and set(value) == {"_type", "items"}:
-            return {_key(key): restore(item, everything=True) for key, item in value["items"]}
+            return {_key(key): restore(item) for key, item in value["items"]}
     except (TypeError, ValueError):
         return None
     return None
 
 
 def _key(key: Any) -> Any:
-    restored = restore(key, everything=True)
+    restored = restore(key)
     return tuple(restored) if isinstance(restored, list) else restored

@@ -7,11 +7,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from eventlog import names, parquet
+from eventlog import names, parquet, schema
 from eventlog.fs import Fs
 from eventlog.verify.report import Code
 
 _MARK: Final = '"sha256"'
+_UNTYPED: Final = (schema.kind_name(schema.ArtifactVersion), schema.kind_name(schema.Upload))
 
 
 class Reference(NamedTuple):
@@ -24,8 +25,8 @@ class Reference(NamedTuple):
 def references(kind: str, payload: str) -> Iterator[Reference]:
     """Yield the blobs that one row of events names; never raises.
 
-    A reference is a dict with `_type`, a digest as `sha256`, and `size_bytes`; in the `files` of an artifact the
-    type may be missing.
+    A reference is a dict with `_type`, a digest as `sha256`, and `size_bytes`; in an upload, and in the `files` of an
+    artifact, the type may be missing.
     """
     if _MARK not in payload:
         return
@@ -33,7 +34,7 @@ def references(kind: str, payload: str) -> Iterator[Reference]:
         plain = msgspec.json.decode(payload)
     except msgspec.MsgspecError:
         return
-    yield from _walk(plain, typed=kind != "artifact_version")
+    yield from _walk(plain, typed=kind not in _UNTYPED)
 
 
 def _walk(plain: Any, *, typed: bool) -> Iterator[Reference]:

@@ -46,7 +46,7 @@ RECORDS: tuple[schema.Record, ...] = (
     schema.Admin(NOW_NS + 12, "r", "rename", {"name": "z"}),
     schema.Dropped(NOW_NS + 13, "", 3, "ENOSPC", NOW_NS),
     schema.Receipt(NOW_NS + 14, "", b"123456789012"),
-    schema.Upload(NOW_NS + 15, "r", "f", "0" * 64, 5),
+    schema.Upload(NOW_NS + 15, "r", "f", "no blob", 5),
     Future(NOW_NS + 16, "r", "n"),
     schema.RunEnd(NOW_NS + 17, "r", "finished", 0),
     schema.Log(NOW_NS + 18, 300, 0, struct.pack("<d", -1.0)),

@@ -235,7 +235,7 @@ def test_values_that_look_like_what_json_lacks_stay_what_they_were(tmp_path: Pat
         "raw": b"\0",
         "raw inside": [b"\0", {"a": b"\1"}],
         "like raw": {"_type": "bytes", "hex": "00"},
-        "nan": [math.nan, {"a": math.inf}],
+        "nan": [math.nan],
         "like nan": [{"_type": "float", "value": "nan"}],
         "map": {1: True},
         "like a map": {"_type": "map", "items": [[1, True]]},

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from eventlog.errors import DataError, UsageError
+from eventlog.exporting.dataset import export_dataset
+from eventlog.exporting.target import Directory as Dataset
 from eventlog.importing.perform import Imported, import_runs
 from eventlog.importing.sources import Directory
 from eventlog.importing.trackio_values import step_of, time_of, value_of
@@ -130,6 +132,15 @@ def test_media_are_found_under_the_new_name_of_their_project(exports: tuple[str,
     events = open_store(root).events("mine")
     paths = [json.loads(text) for text in events["payload"].to_pylist() if "first/3/" in text]
     assert [(one.get("path") or one.get("file_path")).split("/")[0] for one in paths] == ["mine", "mine"]
+
+
+def test_media_go_on_from_store_to_store(exports: tuple[str, str], tmp_path: Path) -> None:
+    first, second, place = (str(tmp_path / name) for name in ("first", "second", "dataset"))
+    import_runs(Directory(exports[0]), first)
+    export_dataset(first, "myproject", Dataset(place))
+    import_runs(Directory(place), second)
+    (digest,) = json.loads(Path(place, "eventlog.json").read_bytes())["packs"][0]["blobs"]
+    assert open_store(second).blob(digest) == open_store(first).blob(digest)
 
 
 # What Trackio's export has only seldom: made by hand.
