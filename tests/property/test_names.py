@@ -16,7 +16,8 @@ MODULE_COVERS = {
     "data_file_name", "is_data_file_name", "data_file_path", "parse_data_file_path", "new_id", "is_writer_id",
     "temporary_name", "is_temporary", "blob_path", "blobs_dir", "is_digest", "quarantine_name",
     "segments_dir", "project_segments_dir", "writer_dir", "snapshots_dir", "snapshot_dir", "manifests_dir",
-    "manifest_path", "quarantine_dir", "index_dir", "incoming_dir",
+    "manifest_path", "quarantine_dir", "index_dir", "incoming_dir", "imports_dir", "restoring_dir",
+    "bucket_state_path", "is_quarantine_file",
 }  # fmt: skip
 
 
@@ -72,6 +73,7 @@ def check_inert(name: str) -> None:
         names.snapshot_dir("/s", name),
         names.quarantine_dir("/s", name),
         names.index_dir("/s", name),
+        names.restoring_dir("/s", name),
     ):
         assert os.path.normpath(path) == path
         assert os.path.basename(path) == encoded
@@ -160,12 +162,17 @@ def test_only_a_digest_becomes_a_blob_path(raw, text):
 )
 def test_two_damaged_ranges_never_share_a_quarantine_name(one, other):
     writer_id = names.new_id(0)
-    same = names.quarantine_name(writer_id, *one) == names.quarantine_name(writer_id, *other)
-    assert same == (one == other)
+    name = names.quarantine_name(writer_id, *one)
+    assert (name == names.quarantine_name(writer_id, *other)) == (one == other)
+    assert names.is_quarantine_file(f"{name}.bin")
+    assert not names.is_quarantine_file(name)
 
 
 def test_directories_of_a_store_are_apart():
     with contextlib.suppress(UsageError):
         names.encode_name("")
-    assert len({names.segments_dir("/s"), names.snapshots_dir("/s"), names.quarantine_dir("/s", "p")}) == 3
-    assert len({names.incoming_dir("/s"), os.path.dirname(names.index_dir("/s", "p")), names.segments_dir("/s")}) == 3
+    of_projects = (names.index_dir, names.quarantine_dir, names.restoring_dir)
+    directories = [os.path.dirname(build("/s", "p")) for build in of_projects]
+    directories += [names.incoming_dir("/s"), names.imports_dir("/s"), names.segments_dir("/s")]
+    directories += [names.snapshots_dir("/s"), os.path.dirname(names.bucket_state_path("/s", "b"))]
+    assert len(set(directories)) == len(directories)
