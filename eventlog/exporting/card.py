@@ -43,7 +43,7 @@ def make_card(project: str, repo: str, path: str, tables: Sequence[str], old: st
         raise UsageError("the configs in the dataset's README.md are no list, mend them first")
     others = [config for config in listed if not _is_ours(config, path)]
     if any(isinstance(config, dict) and config.get("default") for config in others):
-        configs[0].pop("default", None)
+        configs = [{key: value for key, value in config.items() if key != "default"} for config in configs]
     front = {**known, "configs": [*configs, *others]}
     head = f"---\n{_dump(front)}---\n" if front != known else old[: match.end()] if match else ""
     rest = old if match is None else old[match.end() :]

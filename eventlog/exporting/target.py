@@ -105,7 +105,8 @@ class Directory:
         self._put(CARD, lambda file: file.write(card))
         self._put(INDEX, lambda file: file.write(index))
         for path in obsolete:
-            LOCAL.unlink(os.path.join(self.root, path))
+            with contextlib.suppress(FileNotFoundError):
+                LOCAL.unlink(os.path.join(self.root, path))
 
     def _put(self, path: str, write: Callable[[IO[bytes]], object]) -> None:
         final = os.path.join(self.root, path)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
 
 SCHEME: Final = "hf://datasets/"
-_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_PART: Final = re.compile(r"(?!.*(?:--|\.\.|\.git$))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+"""Of an owner or a name: what the Hub takes."""
 _KIND: Final = "dataset"
 _TRIES: Final = 3
 _CHUNK_BYTES: Final = 1 << 20
@@ -103,6 +104,11 @@ class DatasetRepo:
     def __str__(self) -> str:
         """Return the address."""
         return str(self._address)
+
+    @property
+    def origin(self) -> str:
+        """The address and the commit that all is read from."""
+        return f"{self._address}@{self.revision}"
 
     def open(self) -> None:
         """Look at the newest commit; all that is read later is of that one.

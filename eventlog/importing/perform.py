@@ -134,7 +134,7 @@ def _bring_in(place: Place, source: Project, into: str, staging: Staging, plan: 
         source.read({one.run.run_id: one.run_id for one in plan.taken}, staging.root, staged)
         now_ns = time.time_ns()
         for one in plan.taken:
-            facts = (str(place), source.form, source.name, one.run.run_id, dict(one.run.rows), SOFTWARE)
+            facts = (place.origin, source.form, source.name, one.run.run_id, dict(one.run.rows), SOFTWARE)
             staged.add(Origin(one.run_id, one.run.key, *facts).record(now_ns), 256)
         staged.bring_in()
     finally:

@@ -25,6 +25,10 @@ class Place(Protocol):
     def __str__(self) -> str:
         """Return what people call it."""
 
+    @property
+    def origin(self) -> str:
+        """What is read, as exactly as it can be said, for the records."""
+
     def listing(self) -> Mapping[str, int]:
         """Return the sizes of all files, by name."""
 
@@ -53,6 +57,11 @@ class Directory:
 
     def __str__(self) -> str:
         """Return its path."""
+        return self._root
+
+    @property
+    def origin(self) -> str:
+        """Its path."""
         return self._root
 
     def listing(self) -> dict[str, int]:

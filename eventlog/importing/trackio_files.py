@@ -73,7 +73,7 @@ def _static_name(place: Place) -> str:
                 return msgspec.json.decode(file.read(), type=_StaticConfig).project
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 pass  # of another program; the directory has a name too
-    return os.path.basename(str(place).partition("@")[0].rstrip("/")) or "default"
+    return os.path.basename(str(place)) or "default"
 
 
 class _StaticConfig(msgspec.Struct):

@@ -9,9 +9,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import CommitOperationAdd
+from huggingface_hub.utils import validate_repo_id
 from localhub.faults import Kind
 from localhub.fixtures import noise
 from localhub.journal import Served
@@ -264,16 +266,48 @@ def test_what_was_to_be_private_is_never_sent_to_a_public_repository(hub: LocalH
 
 @pytest.mark.parametrize(
     "address",
-    ["hf://datasets/owner", "hf://buckets/owner/name", "owner/name", "hf://datasets/o/n/../x", "hf://datasets/o w/n"],
+    [
+        *("hf://datasets/owner", "hf://buckets/owner/name", "owner/name", "hf://datasets/o/n/../x"),
+        *("hf://datasets/o w/n", "hf://datasets/o/a--b", "hf://datasets/o/a..b", "hf://datasets/o/a.git"),
+        *("hf://datasets/-o/a", "hf://datasets/o/a.", "hf://datasets/o/" + "a" * 97),
+    ],
 )
 def test_what_is_no_address_of_a_dataset_is_refused(address: str) -> None:
     with pytest.raises(UsageError):
         parse_dataset(address)
 
 
+def test_what_is_taken_for_an_address_is_one_for_the_client_too() -> None:
+    for name in ("a", "a-b.c_d", "A" * 96, "_a_", "0"):
+        address = parse_dataset(f"hf://datasets/o/{name}/x y/z")
+        validate_repo_id(address.repo)
+        assert (address.path, str(address)) == ("x y/z", f"hf://datasets/o/{name}/x y/z")
+
+
+def test_a_dataset_of_trackios_scheduler_is_imported_with_its_commit(hub: LocalHub, tmp_path: Path) -> None:
+    hub.api().create_repo(REPO, repo_type="dataset")
+    facts = {"run_id": ["r"], "run_name": ["n"], "timestamp": ["2026-01-02T03:04:05"], "step": [3], "x": [1.5]}
+    pq.write_table(pa.table(facts), tmp_path / "mnist.parquet")
+    add = [CommitOperationAdd("mnist.parquet", tmp_path / "mnist.parquet")]
+    done = hub.api().create_commit(REPO, add, commit_message="m", repo_type="dataset")
+    place = repo(hub)
+    place.open()
+    target = str(tmp_path / "target")
+    (one,) = import_runs(place, target)
+    assert (one.project, one.form, one.runs) == ("mnist", "trackio", 1)
+    assert open_store(target).metrics("mnist")["x"].to_pylist() == [1.5]
+    (origin,) = open_store(target).events("mnist", kinds="admin")["payload"].to_pylist()
+    assert json.loads(origin)["values"]["source"] == f"{ADDRESS}@{done.oid}"
+
+
 def test_a_card_that_cannot_be_kept_is_not_replaced() -> None:
     with pytest.raises(UsageError, match="no YAML"):
         make_card("p", ADDRESS, "", ["metrics"], "---\na: [\n---\n")
+    with pytest.raises(UsageError, match="no list"):
+        make_card("p", ADDRESS, "", ["metrics"], "---\nconfigs: {a: 1}\n---\n")
+    assert "default" in make_card("p", ADDRESS, "", ["metrics"], "text")
+    theirs = "---\nconfigs:\n- {config_name: x, default: true}\n---\n"
+    assert make_card("p", ADDRESS, "", ["metrics"], theirs).count("default") == 1
     text = make_card("a *b*\n---", ADDRESS, "", ["metrics"], None)
     assert make_card("a *b*\n---", ADDRESS, "", ["metrics"], text) == text
     assert "# a \\*b\\* ---" in text

@@ -300,6 +300,16 @@ def test_a_file_that_a_dataset_has_lost_is_written_again(root: str, tmp_path: Pa
     assert files(str(place)) == before
 
 
+def test_a_project_without_runs_is_a_dataset_without_files(root: str, tmp_path: Path) -> None:
+    place = tmp_path / "dataset"
+    exported(root, place)
+    for row in open_store(root).runs(PROJECT).to_pylist():
+        assert CliRunner().invoke(cli, ["admin", "delete", root, PROJECT, row["run_id"]]).exit_code == 0
+    exported(root, place)
+    assert sorted(os.path.basename(path) for path in files(str(place))) == [layout.CARD, layout.INDEX]
+    assert imported(str(place), str(tmp_path / "target")).runs == 0
+
+
 def test_an_export_goes_only_where_a_dataset_of_this_project_is(root: str, tmp_path: Path) -> None:
     exported(root, tmp_path / "dataset")
     add_run(root, "x", project="q")
