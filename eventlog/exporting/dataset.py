@@ -202,10 +202,10 @@ def _finish(index: Index, before: Index | None, sent: _Sent, missing: list[str])
     changed = bool(sent.files or obsolete or before is None or text != old_text or layout.encode(before) != encoded)
     runs = [run for pack in index.packs for run in pack.runs]
     rows = sum(run.metrics + run.system + run.events for run in runs)
+    count = sum(run.run_id != NO_RUN for run in runs)
     if changed:
-        message = f"Export {index.project}: {len(runs)} runs, {rows} rows"
+        message = f"Export {' '.join(index.project.split())}: {count} runs, {rows} rows"
         target.finish(encoded, text.encode(), obsolete, message)
     present = wanted - {layout.blob_path(digest) for digest in missing}
-    count = sum(run.run_id != NO_RUN for run in runs)
     facts = (len(present), sent.files, sent.size_bytes, len(obsolete))
     return ExportedDataset(index.project, count, rows, *facts, missing, changed)

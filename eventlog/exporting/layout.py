@@ -105,9 +105,16 @@ def decode(data: bytes, path: str) -> Index:
     for file in index.all_files():
         if _DATA_FILE.fullmatch(file.path) is None:
             raise DataError(path, None, f"names the file {file.path!r}, which no dataset has")
+    known: set[str] = set()
     for pack in index.packs:
         if not all(map(names.is_digest, pack.blobs)):
             raise DataError(path, None, f"pack {pack.number} names a blob that none can be")
+        if set(pack.files) != set(TABLES):
+            raise DataError(path, None, f"pack {pack.number} has other tables than a dataset")
+        ids = {run.run_id for run in pack.runs}
+        if len(ids) < len(pack.runs) or ids & known:
+            raise DataError(path, None, f"pack {pack.number} has a run twice, or one of another pack")
+        known |= ids
     return index
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Final, NamedTuple
 
+import msgspec
 import pyarrow as pa
 
 from eventlog import schema
@@ -148,11 +149,19 @@ class ExportedProject:
                 for event in events:
                     self._fetch_blobs(event, blobs, fetched)
                 numbers = [(item.table, item.row) for item in rows if isinstance(item.row, NumberRow)]
-                made.add(run_id, numbers, events)
+                self._add(made, run_id, numbers, events)
         for run in pack.runs:
             expected = {"metrics": run.metrics, "system": run.system, "events": run.events}
             if any(counted[run.run_id, table] != rows for table, rows in expected.items()):
                 raise DataError(f"{self._place}", None, f"the run {run.run_id!r} has not the rows that the index says")
+
+    def _add(
+        self, made: records.Maker, run_id: str, numbers: list[tuple[str, NumberRow]], events: list[_EventRow]
+    ) -> None:
+        try:
+            made.add(run_id, numbers, events)
+        except (msgspec.MsgspecError, AttributeError, TypeError, OverflowError, RecursionError) as error:
+            raise DataError(f"{self._place}", None, f"an event of the run {run_id!r} is none: {error!r}") from error
 
     def _is_wanted(self, events: list[_EventRow], ids: Mapping[str, str], made: records.Maker) -> bool:
         """Say whether a record of no run is imported as one; origins of imported runs are told of by the way."""

@@ -13,8 +13,8 @@ from eventlog.importing.plan import NO_RUN, SourceRun, key_of
 from eventlog.importing.sources import Place, batches, row_count
 from eventlog.importing.staging import Staged
 from eventlog.importing.trackio_files import Files
-from eventlog.importing.trackio_records import FACTS, RecordMaker, RunFacts, run_of
-from eventlog.importing.trackio_values import time_of, value_of
+from eventlog.importing.trackio_records import RecordMaker, RunFacts, logged_in, run_of
+from eventlog.importing.trackio_values import time_of
 
 FORM: Final = "trackio"
 _FILES: Final = "files"
@@ -80,9 +80,7 @@ class TrackioProject:
                 facts.created_ns = moment
             facts.rows[kind] = facts.rows.get(kind, 0) + 1
             if kind == "configs":
-                facts.config = {
-                    key: value_of(cell) for key, cell in row.items() if key not in FACTS and cell is not None
-                }
+                facts.config = logged_in("configs", row)
 
     def _own_files(self) -> list[str]:
         prefix = f"{self._files.media}/{_FILES}/"

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from eventlog import schema, values
+from eventlog import nesting, schema, values
 from eventlog.blobs import BlobStore
 from eventlog.config import WriterConfig
 from eventlog.importing.plan import NO_RUN
@@ -17,8 +17,13 @@ from eventlog.importing.staging import Staged
 from eventlog.importing.trackio_files import Files
 from eventlog.importing.trackio_values import media_of, step_of, time_of, value_of
 
-FACTS: Final = frozenset({"id", "run_id", "run_name", "timestamp", "step", "log_id", "space_id", "created_at"})
-"""The columns that are no metrics."""
+_OF_ROWS: Final = frozenset({"id", "run_id", "run_name", "timestamp", "log_id", "space_id"})
+FACTS: Final = {
+    "metrics": _OF_ROWS | {"step"},
+    "system": _OF_ROWS,
+    "configs": frozenset({"id", "run_id", "run_name", "created_at"}),
+}
+"""The columns of each table that are not what was logged."""
 _INLINE_BYTES: Final = WriterConfig().inline_bytes
 
 
@@ -37,6 +42,11 @@ def run_of(row: Mapping[str, Any]) -> str | None:
         if isinstance(row.get(key), str) and row[key]:
             return str(row[key])
     return None
+
+
+def logged_in(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was logged in a row of a table; null is what another row has and this one has not."""
+    return {key: value_of(cell) for key, cell in row.items() if key not in FACTS[table] and cell is not None}
 
 
 class RecordMaker:
@@ -98,7 +108,7 @@ class RecordMaker:
     def log(self, row: dict[str, Any]) -> None:
         """Take a row of metrics."""
         run_id, moment = self._moment(row)
-        logged = {key: value_of(cell) for key, cell in row.items() if key not in FACTS and cell is not None}
+        logged = logged_in("metrics", row)
         step = step_of(row.get("step"))
         if step is None and row.get("step") is not None:
             self._left_out["steps that are no 64-bit integers"] += 1
@@ -115,7 +125,7 @@ class RecordMaker:
     def system(self, row: dict[str, Any]) -> None:
         """Take a row of system metrics."""
         run_id, moment = self._moment(row)
-        logged = {key: value_of(cell) for key, cell in row.items() if key not in FACTS and cell is not None}
+        logged = logged_in("system", row)
         found = values.sort_out(logged, self._blobs, _INLINE_BYTES)
         self._left_out["values of system metrics that are no numbers"] += len(found.problems) + len(found.others)
         shape = self._into.shape(self._ids[run_id], None, tuple(found.numbers))
@@ -163,7 +173,8 @@ class RecordMaker:
 def _parsed(cell: Any) -> Any:
     if isinstance(cell, str | bytes):
         try:
-            return msgspec.json.decode(cell)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            value = msgspec.json.decode(cell)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return cell
+        return cell if nesting.is_deep(value) else value
     return cell

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
+from eventlog import nesting
+
 MEDIA_PREFIX: Final = "trackio."
 _TABLE: Final = "trackio.table"
 _TYPED_TEXT: Final = re.compile(r'\s*\[?\s*\{\s*"_type"\s*:\s*"')
@@ -43,6 +45,8 @@ def _typed(text: str) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
+        return text
+    if nesting.is_deep(value):
         return text
     first = value[0] if isinstance(value, list) and value else value
     return _floats(value) if isinstance(first, dict) and isinstance(first.get("_type"), str) else text

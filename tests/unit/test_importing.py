@@ -207,6 +207,33 @@ def test_no_damage_to_a_dataset_is_imported(dataset: str, root: str, tmp_path: P
     assert imported(dataset, target).left_out == {}
 
 
+def with_payload(dataset: str, payload: str) -> str:
+    """Put a payload into each event of a dataset, and let its index name the file that results."""
+    index = layout.decode(Path(dataset, layout.INDEX).read_bytes(), "i")
+    (events,) = index.packs[0].files["events"]
+    path = Path(dataset, events.path)
+    table = pq.read_table(path)
+    column = table.schema.get_field_index("payload")
+    pq.write_table(table.set_column(column, "payload", [[payload] * table.num_rows]), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    Path(dataset, layout.INDEX).write_bytes(layout.encode(index).replace(events.sha256.encode(), digest.encode()))
+    return dataset
+
+
+@pytest.mark.parametrize("payload", ["", "[]", "1", "{" * 5000, '{"x":' * 5000, '{"a":1e999}'])
+def test_an_event_that_is_none_is_told_and_nothing_imported(dataset: str, tmp_path: Path, payload: str) -> None:
+    with pytest.raises(DataError, match="is none"):
+        imported(with_payload(dataset, payload), str(tmp_path / "target"))
+    assert not Path(tmp_path, "target", "segments").exists()
+
+
+def test_an_event_whose_fields_do_not_fit_is_carried_along(dataset: str, tmp_path: Path) -> None:
+    target = str(tmp_path / "target")
+    imported(with_payload(dataset, '{"time_ns": []}'), target)
+    kinds = set(open_store(target).events(PROJECT)["kind"].to_pylist())
+    assert any(kind.startswith("unknown:") for kind in kinds)
+
+
 def test_an_index_that_lies_is_refused(dataset: str, tmp_path: Path) -> None:
     path = Path(dataset, layout.INDEX)
     index = layout.decode(path.read_bytes(), "i")
@@ -219,6 +246,8 @@ def test_an_index_that_lies_is_refused(dataset: str, tmp_path: Path) -> None:
         (DataError, msgspec.structs.replace(index, packs=[fewer])),
         (DataError, msgspec.structs.replace(index, packs=[renamed])),
         (DataError, msgspec.structs.replace(index, runs=[outside])),
+        (DataError, msgspec.structs.replace(index, packs=[pack, pack])),
+        (DataError, msgspec.structs.replace(index, packs=[msgspec.structs.replace(pack, files={})])),
         (DataError, msgspec.structs.replace(index, packs=[msgspec.structs.replace(pack, blobs=["../x"])])),
         (NewerFormatError, msgspec.structs.replace(index, format=2)),
     ]

@@ -41,7 +41,7 @@ rows = [
     {"nest": {"a": 1.5, "b": {"c": 2}}, "loss": float("-inf")},
 ]
 times = [f"2026-01-02T03:04:0{n}.000005+00:00" for n in range(6)]
-config = {"lr": 3e-4, "nested": {"a": 1}, "tags": ["x"], "_Group": "g", "_Username": "u"}
+config = {"lr": 3e-4, "step": 5, "timestamp": "t", "nested": {"a": 1}, "tags": ["x"], "_Group": "g", "_Username": "u"}
 SQLiteStorage.bulk_log("my project", "first", rows, list(range(6)), times, config, run_id="r1")
 SQLiteStorage.bulk_log("my project", "second", [{"loss": 2.0}], [7], times[:1], {"lr": 1.0}, run_id="r2")
 SQLiteStorage.bulk_log_system("my project", "first", [{"gpu": 0.5}], times[:1], run_id="r1")
@@ -106,6 +106,7 @@ def test_all_projects_of_trackios_directory_are_imported(exports: tuple[str, str
     assert (first["run_id"], first["name"], first["group"], first["user"]) == ("r1", "first", "g", "u")
     config = json.loads(first["config"])
     assert (config["lr"], config["nested"], config["tags"]) == (3e-4, {"a": 1}, ["x"])
+    assert (config["step"], config["timestamp"]) == (5, "t")
     assert (second["name"], second["last_step"], first["system"]) == ("second", 7, 1)
     assert store.system("myproject")["gpu"].to_pylist() == [0.5]
     upload = json.loads(store.events("myproject", kinds="upload")["payload"][0].as_py())
@@ -244,4 +245,6 @@ def test_times_steps_and_values_are_read_as_they_are_meant() -> None:
     assert [step_of(cell) for cell in (3, 3.0, 3.5, True, None, "3", 2**63, math.nan)] == [3, 3, *[None] * 6]
     assert value_of({"a": {"b": None, "c": 1}, "d": None}) == {"a": {"c": 1}}
     assert value_of('[{"_type": "trackio.x", "v": "Infinity"}]') == [{"_type": "trackio.x", "v": math.inf}]
+    deep = '[{"_type": "trackio.x", "v": ' + "[" * 400 + "]" * 400 + "}]"
+    assert value_of(deep) == deep
     assert value_of('{"_type": 5}') == '{"_type": 5}'
