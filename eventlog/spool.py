@@ -12,7 +12,7 @@ from eventlog.fs import LOCAL, rename_staged, staged, write_all
 from eventlog.outgoing import Shipped, by_directory, outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from eventlog.fs import Fs
     from eventlog.outgoing import File
@@ -57,18 +57,18 @@ class Spool(NamedTuple):
             warnings.warn(text, EventLogWarning, stacklevel=2)
 
 
-def ship(source: str, target: str, *, fs: Fs = LOCAL) -> Shipped:
+def ship(source: str, target: str, *, fs: Fs = LOCAL, projects: Collection[str] | None = None) -> Shipped:
     """Copy blobs and sealed segments from one store to another; durable there when this returns.
 
     Blobs are durable before the first segment is copied, and each file has its final name only when it is whole.
     Safe to repeat and to interrupt: what is there whole is left alone; a segment that is there with other records is
     a conflict, and stays as it is. Segments of dead writers, which nobody seals, are copied under their open names
-    once no process holds them.
+    once no process holds them. With `projects`, the segments of these only; blobs belong to no project.
 
     Raises:
         OSError: as the file systems raise it; what was copied stays.
     """
-    found = outgoing(fs, source)
+    found = outgoing(fs, source, projects)
     shipped = Shipped(left_open=found.left_open)
     for files in (found.blobs, [item.file for item in found.segments]):
         for directory, inside in by_directory(files):

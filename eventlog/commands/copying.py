@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 import click
 from click.core import ParameterSource
 
 from eventlog import names, spool
-from eventlog.commands.output import PathOf, console, emit, json_option, only_project, open_existing, store_argument
+from eventlog.commands.output import (
+    PathOf,
+    console,
+    emit,
+    json_option,
+    only_project,
+    open_existing,
+    quiet_client,
+    store_argument,
+)
 from eventlog.errors import UsageError
 from eventlog.export import FORMATS, Exported
 from eventlog.export import export as run_export
+from eventlog.hub.address import is_remote, parse_bucket
+from eventlog.outgoing import Shipped
 from eventlog.present import clean, count, size
 from eventlog.store import Store
 
@@ -143,19 +155,42 @@ def _is_inside(path: str, directory: str) -> bool:
 
 @click.command()
 @click.argument("source", type=PathOf(), metavar="SOURCE")
-@store_argument
+@click.argument("target", type=PathOf(), metavar="TARGET")
+@click.option("--project", "projects", multiple=True, help="Ship segments of this one only; may be repeated.")
 @json_option
-def ship(source: str, store: str, *, as_json: bool) -> None:
-    """Copy what is sealed from the spool SOURCE to STORE. Safe to repeat, and to interrupt."""
-    root, target = open_existing(source).root, os.path.abspath(store)
-    if _is_inside(target, root):
-        raise UsageError(f"{target} is in the spool itself: name the store that it stands in for")
-    shipped = spool.ship(root, target)
+def ship(source: str, target: str, projects: tuple[str, ...], *, as_json: bool) -> None:
+    """Copy what is sealed in the store SOURCE, and all blobs, to TARGET. Safe to repeat, and to interrupt.
+
+    TARGET is another store, for which SOURCE is the spool, or hf://buckets/OWNER/NAME[/PREFIX], whose compactor
+    takes in what any host ships.
+    """
+    root, wanted = open_existing(source).root, projects or None
+    if is_remote(target):
+        shipped = _ship_to_bucket(root, target, wanted)
+    else:
+        place = os.path.abspath(target)
+        if _is_inside(place, root):
+            raise UsageError(f"{place} is in the spool itself: name the store that it stands in for")
+        shipped = spool.ship(root, place, projects=wanted)
     if as_json:
         emit(shipped._asdict())
     else:
         click.echo(f"{shipped.copied} files copied, {shipped.present} were there, {shipped.left_open} are still open")
     for path in shipped.conflicts:
-        click.echo(f"conflict: {clean(path)} holds other records than the spool, and was not replaced", err=True)
+        click.echo(f"conflict: {clean(path)} holds other records than {clean(root)}, and was not replaced", err=True)
     if shipped.conflicts:
         sys.exit(1)
+
+
+def _ship_to_bucket(root: str, target: str, projects: Collection[str] | None) -> Shipped:
+    from eventlog.hub import ship as hub
+    from eventlog.hub.bucket import Bucket
+
+    bucket = Bucket(parse_bucket(target))
+    quiet_client()
+    with console(stderr=True).status(clean(target)) as status:
+
+        def tell(done: Shipped) -> None:
+            status.update(f"{clean(target)}: {count(done.copied)} files, {size(done.copied_bytes)}")
+
+        return hub.ship(root, bucket, projects=projects, on_wave=tell)

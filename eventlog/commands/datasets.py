@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from eventlog.commands.output import PathOf, console, emit, json_option, store_argument
+from eventlog.commands.output import PathOf, console, emit, json_option, quiet_client, store_argument
 from eventlog.errors import UsageError
 from eventlog.exporting.dataset import ExportedDataset, export_dataset
 from eventlog.exporting.target import Directory, Target
@@ -46,15 +46,8 @@ def _target(to: str, *, private: bool) -> tuple[Target, bool]:
             raise UsageError("--private is for a dataset on the Hub")
         return Directory(to), False
     repo = DatasetRepo(parse_dataset(to))
-    _quiet_client()
+    quiet_client()
     return repo, repo.open_or_create(private=private)
-
-
-def _quiet_client() -> None:
-    """Turn the bars of the Hub's client off: they and ours would overwrite each other."""
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
-
-    disable_progress_bars()
 
 
 def _tell_export(to: str, done: ExportedDataset) -> None:
@@ -100,7 +93,7 @@ def _place(source: str) -> sources.Place:
     if not is_remote(source):
         return sources.Directory(source)
     repo = DatasetRepo(parse_dataset(source))
-    _quiet_client()
+    quiet_client()
     repo.open()
     return repo
 

@@ -82,6 +82,13 @@ def emit_line(value: dict[str, Any]) -> None:
     click.echo(jsonl.encode(value), nl=False)
 
 
+def quiet_client() -> None:
+    """Turn the bars of the Hub's client off: they and ours would overwrite each other."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    disable_progress_bars()
+
+
 def show(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
     """Print a table; cells are text, never markup.
 
