@@ -1,9 +1,8 @@
-"""The `compactor` command: run, serve, plan, status."""
+"""The `compactor` command: run, plan, status, and those that have modules of their own."""
 
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from compactor.commands.deploying import deploy_command
 from compactor.commands.output import log_to_stderr
+from compactor.commands.serving import run_beside_bucket, serve
 from compactor.commands.syncing import restore_command, sync
 from compactor.config import CompactorConfig
 from compactor.plan import plan
@@ -56,9 +56,21 @@ def _settings(**options: Any) -> CompactorConfig:
 @click.option("--grace", "grace_s", type=float, help="Seconds that superseded files stay for readers. [3600]")
 @click.option("--keep-segments", "segment_retention_s", type=float, help="Seconds that folded segments stay. [7 days]")
 @click.option("--keep-segments-forever", is_flag=True, help="Never delete folded segments.")
+@click.option("--bucket", help="Restore from hf://buckets/OWNER/NAME at the start, then keep it up to date.")
+@click.option("--interval", "interval_s", type=float, help="With --bucket: seconds between two publishes. [30]")
+@click.option("--stop-within", "stop_within_s", type=float, help="With --bucket: seconds that the end may take. [50]")
 @_JSON
 def run(
-    store: str, *, once: bool, project: str | None, keep_segments_forever: bool, as_json: bool, **options: Any
+    store: str,
+    *,
+    once: bool,
+    project: str | None,
+    keep_segments_forever: bool,
+    bucket: str | None,
+    interval_s: float | None,
+    stop_within_s: float | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Fold as a service until SIGTERM, or --once.
 
@@ -73,6 +85,10 @@ def run(
         message = f"{root} is on a {mount} mount: run the compactor on a local disk, and copy its snapshots"
         raise StorageError(95, message)
     report = _report_json if as_json else _report
+    if bucket is not None and once:
+        raise UsageError("--bucket goes without --once: `compactor sync --once` publishes once")
+    if bucket is None and (interval_s is not None or stop_within_s is not None):
+        raise UsageError("--interval and --stop-within go with --bucket")
     if once:
         found = tail.projects(LOCAL, _existing(store))
         if project is not None and project not in found:
@@ -83,6 +99,8 @@ def run(
     if project is not None:
         raise UsageError("--project goes with --once: the service takes care of every project")
     log_to_stderr()
+    if bucket is not None:
+        run_beside_bucket(root, bucket, interval_s, stop_within_s, compaction=config, as_json=as_json)
     service = Service(root, config, on_turn=report)
     with stopping_on_signals(service):
         click.echo(f"compactor: watching {root}", err=True)
@@ -103,52 +121,6 @@ def _report(turn: Turn) -> None:
 
 def _report_json(turn: Turn) -> None:
     click.echo(msgspec.json.encode(turn).decode())
-
-
-@cli.command()
-@_STORE
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=int, default=7860, show_default=True, help="Port; 0 takes a free one.")
-@click.option("--ui", type=click.Choice(["trackio", "none"]), default="trackio", show_default=True, help="Dashboard.")
-@click.option("--write-token", help="What clients must send to write. [$TRACKIO_WRITE_TOKEN, else made and printed]")
-@click.option("--no-compact", is_flag=True, help="Leave the folding to another process.")
-@click.option("--max-body", "max_body_bytes", type=int, help="Bytes of one request with JSON. [512 MiB]")
-@click.option("--max-upload", "max_upload_bytes", type=int, help="Bytes of one uploaded file. [16 GiB]")
-@click.option("--cache", "cache_bytes", type=int, help="Bytes that are kept decoded between polls. [256 MiB]")
-@_JSON
-def serve(store: str, *, write_token: str | None, no_compact: bool, as_json: bool, **options: Any) -> None:
-    """Serve Trackio's API and dashboard on STORE, and fold it, until SIGTERM."""
-    try:
-        from compactor.serve.config import ServeConfig
-        from compactor.serve.server import make_token
-        from compactor.serve.server import serve as run_server
-    except ModuleNotFoundError as error:
-        raise UsageError(f"serving needs {error.name}: pip install 'eventlog[serve]'") from None
-    token, made = make_token(write_token)
-    given = {name: value for name, value in options.items() if value is not None}
-    config = ServeConfig(write_token=token, compact=not no_compact, **given)
-    log_to_stderr()
-
-    def ready(address: Any) -> None:
-        if as_json:
-            click.echo(msgspec.json.encode(address).decode())
-        else:
-            _print_address(os.path.abspath(store), address)
-        sys.stdout.flush()
-
-    run_server(os.path.abspath(store), config, CompactorConfig(), token_made=made, on_ready=ready)
-
-
-def _print_address(root: str, address: Any) -> None:
-    click.echo(f"serving {root}\n  {address.url}/")
-    if address.write_token:
-        click.echo(f"  to delete and rename runs: {address.url}/?write_token={address.write_token}")
-    click.echo(f"log to it:\n  export TRACKIO_SERVER_URL={address.url}")
-    if address.write_token:
-        made = "   # made for this start" if address.made else ""
-        click.echo(f"  export TRACKIO_WRITE_TOKEN={address.write_token}{made}")
-    for note in address.notes:
-        click.echo(f"note: {note}", err=True)
 
 
 @cli.command("plan")
@@ -210,6 +182,7 @@ def status_command(store: str, *, as_json: bool) -> None:
             click.echo(f"{item.project}: {problem}", err=True)
 
 
+cli.add_command(serve)
 cli.add_command(sync)
 cli.add_command(restore_command)
 cli.add_command(deploy_command)

@@ -211,6 +211,16 @@ def restoring_dir(root: str, project: str) -> str:
     return os.path.join(root, RESTORING, encode_name(project))
 
 
+def hub_dir(root: str) -> str:
+    """Return the directory of what is known here of buckets: private to this store, and safe to delete."""
+    return os.path.join(root, HUB)
+
+
+def restoring_mark(root: str) -> str:
+    """Return the path of an empty file that is there until a store that is being served is restored."""
+    return os.path.join(root, HUB, RESTORING)
+
+
 def bucket_state_path(root: str, bucket: str) -> str:
     """Return the path of what a publisher remembers of a bucket: private to it, and safe to delete.
 

@@ -60,7 +60,7 @@ def sync(
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     config = SyncConfig(private=not public, **given)
     root = os.path.abspath(store)
-    published, restored = (_print_json, _print_json) if as_json else (_print_published, _print_restored)
+    published, restored = (_print_json, _print_json) if as_json else (print_published, print_restored)
     work = Sync(root, open_bucket(bucket), config, on_published=published, on_restored=restored)
     if once:
         work.once(take_over=take_over)
@@ -91,7 +91,7 @@ def restore_command(bucket: str, store: str, *, project: str | None, version: in
         raise UsageError(f"--version goes with --project; there are: {', '.join(projects)}")
     for name in projects:
         done = restore(LOCAL, root, opened, name, version=version)
-        (_print_json if as_json else _print_restored)(done)
+        (_print_json if as_json else print_restored)(done)
 
 
 def _print_json(done: Published | Restored) -> None:
@@ -99,7 +99,8 @@ def _print_json(done: Published | Restored) -> None:
     sys.stdout.flush()
 
 
-def _print_published(done: Published) -> None:
+def print_published(done: Published) -> None:
+    """Print what a publish did."""
     parts = [f"{done.project}: version {done.version} is published"]
     parts += [f"{done.uploaded} files up ({done.uploaded_bytes / 1e6:.1f} MB)"] * bool(done.uploaded)
     parts += [f"{done.pulled} segments from the inbox"] * bool(done.pulled)
@@ -110,7 +111,8 @@ def _print_published(done: Published) -> None:
     sys.stdout.flush()
 
 
-def _print_restored(done: Restored) -> None:
+def print_restored(done: Restored) -> None:
+    """Print what a restore did."""
     text = {
         "none": f"version {done.version} has all of the bucket's snapshot {done.from_version}",
         "restored": f"version {done.version} restored",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from compactor.hub.plan import Limits, waves
@@ -59,14 +59,43 @@ def fetch(
             raise
         for directory, inside in _by_directory(wave):
             _put(fs, os.path.join(root, directory), [(whole[file], os.path.basename(file.path)) for file in inside])
+
+
+def settle(fs: Fs, root: str, project: str, paths: Iterable[str]) -> None:
+    """Make durable that files are there, which a download that was killed may have named without a sync.
+
+    Each of its files stays beside until the name is durable, so that without any there is nothing to do.
+
+    Args:
+        fs: the file system.
+        root: the store.
+        project: for which files were downloaded.
+        paths: of files that are there, in the store.
+
+    Raises:
+        OSError: as the file system raises it.
+    """
+    if fs.names(names.restoring_dir(root, project)):
+        for directory in sorted({os.path.dirname(path) for path in paths}):
+            fs.sync_dir(os.path.join(root, directory))
+
+
+def forget(fs: Fs, root: str, project: str) -> None:
+    """Remove what downloads that were killed have left beside; only when all that was wanted is settled.
+
+    Raises:
+        OSError: as the file system raises it.
+    """
+    beside = names.restoring_dir(root, project)
+    _clean(fs, beside, whole=True)
     with contextlib.suppress(OSError):
         fs.rmdir(beside)
 
 
-def _clean(fs: Fs, beside: str) -> None:
+def _clean(fs: Fs, beside: str, *, whole: bool = False) -> None:
     """Remove what killed processes left half done; one that lives does not take so long for a wave."""
     for entry in fs.entries(beside):
-        if names.is_temporary(entry.name) and entry.mtime_ns < time.time_ns() - _ABANDONED_NS:
+        if (whole or names.is_temporary(entry.name)) and entry.mtime_ns < time.time_ns() - _ABANDONED_NS:
             with contextlib.suppress(FileNotFoundError):
                 fs.unlink(os.path.join(beside, entry.name))
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from compactor.hub.download import fetch
+from compactor.hub.download import fetch, forget, settle
 from eventlog import manifest as manifests
 from eventlog import names
 from eventlog.fs import Fs
@@ -44,17 +44,22 @@ def pull(fs: Fs, root: str, bucket: Bucket, project: str, listing: Iterable[Remo
     manifest, _ = manifests.load_newest(fs, root, project)
     if listing is None:
         listing = bucket.files(names.project_segments_dir("", project))
-    wanted = [
+    needed = [
         found
         for found in segment_files(project, listing)
-        if is_needed(manifest, found.writer_id, found.segno, found.file.size_bytes) and not _is_here(fs, root, found)
+        if is_needed(manifest, found.writer_id, found.segno, found.file.size_bytes)
     ]
+    here = {found for found in needed if _is_here(fs, root, found)}
+    settle(fs, root, project, [found.file.path for found in here])
+    wanted = [found for found in needed if found not in here]
     if not wanted:
+        forget(fs, root, project)
         return Pulled()
     blobs = pull_blobs(fs, root, bucket, project)
     # The oldest first, so that what is cut off leaves no hole.
     files = [found.file for found in sorted(wanted, key=lambda found: (found.segno, found.writer_id))]
     fetch(fs, root, bucket, project, files)
+    forget(fs, root, project)
     return Pulled(len(files), blobs.blobs, blobs.size_bytes + sum(file.size_bytes for file in files))
 
 
@@ -67,6 +72,7 @@ def pull_blobs(fs: Fs, root: str, bucket: Bucket, project: str) -> Pulled:
         OSError: as the file system raises it.
     """
     here = {path for path, _ in local_blobs(fs, root)}
+    settle(fs, root, project, here)
     files = [file for file in bucket.files(names.BLOBS) if _is_blob(file.path) and file.path not in here]
     fetch(fs, root, bucket, project, files)
     return Pulled(0, len(files), sum(file.size_bytes for file in files))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from compactor.hub.claim import following
-from compactor.hub.download import fetch
+from compactor.hub.download import fetch, settle
 from compactor.hub.errors import DivergedError
 from compactor.hub.lineage import lacking
 from compactor.hub.pull import pull, pull_blobs
@@ -122,6 +122,8 @@ def _take_over(
     if theirs is not None and wanted:
         files = _download(fs, root, bucket, theirs)
         action = _adopt(fs, root, bucket, theirs, time_ns)
+    elif mine.version:
+        fs.sync_dir(names.manifests_dir(root, project))  # a restore may have been killed before it did
     pulled = pull(fs, root, bucket, project)
     if theirs is None and not pulled.segments and project not in inbox.projects(bucket):
         raise UsageError(f"{bucket} has nothing of {project!r}")
@@ -153,9 +155,11 @@ def _download(fs: Fs, root: str, bucket: Bucket, theirs: Published) -> list[Remo
         file
         for file in bucket.files(aside)
         if file.path == os.path.join(aside, name := os.path.basename(file.path)) and names.is_quarantine_file(name)
-        if not _is_whole(fs, os.path.join(root, file.path), file.size_bytes)
     ]
-    files = [*(found[path] for path in wanted), *set_aside]
+    copies = [file for file in set_aside if not _is_whole(fs, os.path.join(root, file.path), file.size_bytes)]
+    files = [*(found[path] for path in wanted), *copies]
+    lacks = {file.path for file in files}
+    settle(fs, root, project, {*named, *(file.path for file in set_aside)} - lacks)
     fetch(fs, root, bucket, project, files, {path: file.sha256 for path, file in named.items()})
     return files
 

@@ -77,10 +77,13 @@ def load(fs: Fs, root: str, bucket: str) -> BucketState:
         OSError: as the file system raises it.
     """
     path = names.bucket_state_path(root, bucket)
+    directory, name = os.path.split(path)
     found = _read(fs, path)
     if found is not None:
+        if not found.projects:
+            # Nothing was saved since: whoever made it may have been killed before its name was synced.
+            fs.sync_dir(directory)
         return found
-    directory, name = os.path.split(path)
     fs.make_dirs(directory)
     fresh = BucketState(bucket=bucket, owner=names.new_id())
     if not put_if_absent(fs, directory, name, msgspec.json.encode(fresh)):
@@ -140,10 +143,11 @@ def lags(fs: Fs, root: str, project: str, now_ns: int | None = None) -> list[Lag
     Raises:
         OSError: as the file system raises it.
     """
-    directory = os.path.join(root, names.HUB)
+    directory = names.hub_dir(root)
     found: list[Lag] = []
     for name in fs.names(directory):
-        state = None if names.is_temporary(name) else _decode(fs.read(os.path.join(directory, name)))
+        is_state = name.endswith(".json") and not names.is_temporary(name)
+        state = _decode(fs.read(os.path.join(directory, name))) if is_state else None
         if state is not None:
             found.append(_lag(fs, root, project, state, time.time_ns() if now_ns is None else now_ns))
     return found

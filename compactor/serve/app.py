@@ -89,14 +89,15 @@ class App:
         """Say that this server speaks Trackio's API."""
         del request
         version = self._dashboard.version if self._dashboard is not None else "0.43.0"
+        paused = await self._read(self._hub.is_restoring)
         return JSONResponse(
-            {"version": version, "api_version": API_VERSION, "api_transport": "http", "writes_paused": False}
+            {"version": version, "api_version": API_VERSION, "api_transport": "http", "writes_paused": paused}
         )
 
     async def health(self, request: Request) -> Response:
         """Answer at once."""
         del request
-        return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "restoring" if await self._read(self._hub.is_restoring) else "ok"})
 
     async def metrics(self, request: Request) -> Response:
         """Return numbers for Prometheus."""
@@ -124,7 +125,11 @@ class App:
         body = await _body(request, limit)
 
         def answer() -> Response:
+            if endpoint.writes:
+                self._hub.begin_write()
             result = endpoint.call(self._hub, *parse_call(body))
+            if endpoint.writes:
+                self._hub.acknowledge()
             return Pieces([b'{"data":', *result.pieces, b"}"]) if isinstance(result, Raw) else _json(result)
 
         limiter = self._writing if endpoint.writes else self._querying if name == "query_project" else self._reading

@@ -25,6 +25,8 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
         cache_bytes: for what is kept decoded between polls.
         query_s: how long a query in SQL may take.
         query_rows: how many rows it may return.
+        bucket: that the store is restored from, before which no write is taken, and published to; "" for none.
+        ack: "disk" to answer a write when it is durable here, "bucket" to wait until the bucket has it, too.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +39,8 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes: int = 256 * 1024 * 1024
     query_s: float = 30.0
     query_rows: int = 10_000
+    bucket: str = ""
+    ack: str = "disk"
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -57,6 +61,10 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("port must be 0 to 65535")
         if self.ui not in ("trackio", "none"):
             raise UsageError('ui must be "trackio" or "none"')
+        if self.ack not in ("disk", "bucket"):
+            raise UsageError('ack must be "disk" or "bucket"')
+        if self.ack == "bucket" and not self.bucket:
+            raise UsageError("--ack bucket goes with --bucket, which says where to")
         for field in ("max_body_bytes", "max_upload_bytes", "cache_bytes", "query_s", "query_rows"):
             if getattr(self, field) <= 0:
                 raise UsageError(f"{field} must be above 0")

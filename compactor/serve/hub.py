@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
+from compactor.serve.acks import Acks
 from compactor.serve.config import ServeConfig
-from compactor.serve.errors import RequestError
+from compactor.serve.errors import RequestError, UnavailableError
 from compactor.serve.intake import Intake
 from compactor.serve.project import Project
 from compactor.serve.uploads import Incoming
@@ -16,6 +19,9 @@ from eventlog.blobs import BlobStore
 from eventlog.config import WriterConfig
 from eventlog.errors import EventLogError, UsageError
 from eventlog.fs import LOCAL, Fs
+from eventlog.hub.address import parse_bucket
+from eventlog.hub.bucket import Bucket
+from eventlog.hub.ship import Memory, ship
 from eventlog.snapshot import ReaderCache
 
 _MOST_PROJECTS = 1000
@@ -52,6 +58,8 @@ class Hub:
         self._lock = threading.Lock()
         self._projects: OrderedDict[str, Project] = OrderedDict()
         self._intakes: dict[str, Intake] = {}
+        self._is_restored = not config.bucket
+        self._acks = Acks(self._pusher()) if config.ack == "bucket" else None
 
     def names(self) -> list[str]:
         """Return the names of all projects.
@@ -109,6 +117,40 @@ class Hub:
         with self._lock:
             return list(self._intakes.values())
 
+    def is_restoring(self) -> bool:
+        """Say whether the store is still being restored: which ids it has received is not known before."""
+        # Once it is restored it stays so, whoever makes the mark for the next start.
+        self._is_restored = self._is_restored or not os.path.exists(names.restoring_mark(self.root))
+        return not self._is_restored
+
+    def begin_write(self) -> None:
+        """Check that writes are taken.
+
+        Raises:
+            UnavailableError: not before the store is restored; the client sends the same again.
+        """
+        if self.is_restoring():
+            raise UnavailableError("the store is being restored from its bucket: send it again soon")
+
+    def acknowledge(self) -> None:
+        """Return when what was written may be answered as kept: at once, or when the bucket has it.
+
+        Raises:
+            UnavailableError: the bucket has not got it; the client sends the same again, and it is kept once.
+        """
+        if self._acks is not None:
+            self._acks.wait()
+
+    def _pusher(self) -> Callable[[], object]:
+        bucket, memory = Bucket(parse_bucket(self.config.bucket)), Memory()
+
+        def push() -> None:
+            for intake in self.intakes():
+                intake.roll()
+            ship(self.root, bucket, memory=memory)
+
+        return push
+
     def projects(self) -> list[Project]:
         """Return the states that are in memory."""
         with self._lock:
@@ -116,6 +158,8 @@ class Hub:
 
     def close(self) -> None:
         """Take nothing more and seal what was taken."""
+        if self._acks is not None:
+            self._acks.close()
         for intake in self.intakes():
             try:
                 intake.close()

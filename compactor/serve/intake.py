@@ -230,6 +230,17 @@ class Intake:
             # The receipts are in the store; the index can be written the next time.
             log.warning("the index of received ids could not be saved: %s", error)
 
+    def roll(self) -> None:
+        """Seal what was taken so far, so that it can be copied.
+
+        Raises:
+            StorageError: it cannot be sealed.
+            DurabilityUnknownError: the disk refused to sync it.
+        """
+        with self._lock:
+            if self._writer is not None and not self._closed:
+                self._writer.roll()
+
     def close(self) -> None:
         """Take nothing more, seal what was taken, and save the index; calling it again does nothing."""
         with self._lock:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -17,7 +16,7 @@ import msgspec
 from eventlog import mounts, names, schema
 from eventlog.config import WriterConfig
 from eventlog.errors import ConflictError, DurabilityUnknownError, StorageError
-from eventlog.fs import LOCAL
+from eventlog.fs import LOCAL, Fs
 from eventlog.shapes import ShapeKey
 from eventlog.writer import Writer
 
@@ -30,7 +29,7 @@ _CONFIG: Final = WriterConfig(sync_interval_s=None, on_error="raise", roll_inter
 class Staging:
     """The one import that is at work on a store; a context manager. Not thread-safe."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, fs: Fs = LOCAL) -> None:
         """Take the store's directory, which is made when it is missing.
 
         Raises:
@@ -38,6 +37,7 @@ class Staging:
             OSError: it cannot be made.
         """
         self.root = os.path.abspath(root)
+        self._fs = fs
         mount = mounts.unsuitable_mount(self.root)
         if mount is not None:
             raise StorageError(
@@ -54,10 +54,10 @@ class Staging:
             ConflictError: another import is at work.
             OSError: as the file system raises it.
         """
-        LOCAL.make_dirs(self._directory)
-        self._fd = LOCAL.open(self._directory)
-        if not LOCAL.lock(self._fd):
-            LOCAL.close(self._fd)
+        self._fs.make_dirs(self._directory, durable=False)
+        self._fd = self._fs.open(self._directory)
+        if not self._fs.lock(self._fd):
+            self._fs.close(self._fd)
             raise ConflictError(f"another import into {self.root} is at work: try again when it has ended")
         self._clean()
         return self
@@ -67,11 +67,11 @@ class Staging:
     ) -> None:
         """Remove what was not brought in, and let the lock go."""
         self._clean()
-        LOCAL.close(self._fd)
+        self._fs.close(self._fd)
 
     def _clean(self) -> None:
-        for name in LOCAL.names(self._directory):
-            shutil.rmtree(os.path.join(self._directory, name))
+        for name in self._fs.names(self._directory):
+            _remove_tree(self._fs, os.path.join(self._directory, name))
 
     def begin(self, project: str) -> Staged:
         """Return what takes the records of one project.
@@ -79,17 +79,18 @@ class Staging:
         Raises:
             UsageError: the project's name cannot be a directory.
         """
-        return Staged(self.root, os.path.join(self._directory, names.new_id()), project)
+        return Staged(self._fs, self.root, os.path.join(self._directory, names.new_id()), project)
 
 
 class Staged:
     """Takes records of one project, with the times that they have, and brings all of them in, or none."""
 
-    def __init__(self, root: str, directory: str, project: str) -> None:
+    def __init__(self, fs: Fs, root: str, directory: str, project: str) -> None:
         """Take the store, a directory beside its segments, and the project."""
+        self._fs = fs
         self._root = root
         self._directory = directory
-        self._writer = Writer(directory, project, config=_CONFIG)
+        self._writer = Writer(directory, project, config=_CONFIG, fs=fs)
         self._pending: list[schema.Record | msgspec.Raw] = []
         self._pending_bytes = 0
         self.project = project
@@ -140,12 +141,21 @@ class Staged:
         self._writer.close()
         source = names.writer_dir(self._directory, self.project, self._writer.writer_id)
         target = names.writer_dir(self._root, self.project, self._writer.writer_id)
-        LOCAL.make_dirs(os.path.dirname(target))
-        LOCAL.sync_dir(source)
-        LOCAL.rename(source, target)
-        LOCAL.sync_dir(os.path.dirname(target))
+        self._fs.make_dirs(os.path.dirname(target))
+        self._fs.rename(source, target)
+        self._fs.sync_dir(os.path.dirname(target))
 
     def close(self) -> None:
         """Close the writer's files; what was not brought in is lost, so it need not be durable."""
         with contextlib.suppress(DurabilityUnknownError):
             self._writer.close()
+
+
+def _remove_tree(fs: Fs, path: str) -> None:
+    for entry in fs.entries(path):
+        inside = os.path.join(path, entry.name)
+        if entry.is_dir:
+            _remove_tree(fs, inside)
+        else:
+            fs.unlink(inside)
+    fs.rmdir(path)

@@ -193,14 +193,17 @@ class CrashFs(Faulty, MakesDirs):
                 self._disk.sync_names(directory)
 
     def rename(self, source: str, target: str) -> None:
-        """Give a file another name in one step."""
+        """Give a file, or a directory with all that is in it, another name in one step; no directory is replaced."""
         with self._lock:
             source, target = os.path.abspath(source), os.path.abspath(target)
             self._faults.begin("rename", source)
             node = self._disk.node(source)
             (old, old_name), (new, new_name) = self._disk.parent(source), self._disk.parent(target)
-            if isinstance(node, Directory) or isinstance(new.names.get(new_name), Directory):
+            there = new.names.get(new_name)
+            if isinstance(there, Directory):
                 raise refusal(codes.EISDIR, target)
+            if isinstance(node, Directory) and there is not None:
+                raise refusal(codes.ENOTDIR, target)
             if new.names.get(new_name) is node:
                 return  # two names of one file: POSIX leaves both
             self._disk.change(Step(old, old_name, None), Step(new, new_name, node))

@@ -114,7 +114,8 @@ def site_is_of_store(site: Site) -> bool:
 
 
 def _is_ordered(change: Change) -> bool:
-    garbage = names.is_temporary(os.path.basename(change.path)) or f"/{names.INCOMING}/" in change.path
+    unread = (names.INCOMING, names.IMPORTS, names.RESTORING)
+    garbage = names.is_temporary(os.path.basename(change.path)) or any(f"/{name}/" in change.path for name in unread)
     return change.name in _DELETIONS and not garbage
 
 

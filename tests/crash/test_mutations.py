@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from crash_cases import store_cases
+from hub_cases import hub_cases
 from serve_cases import serve_cases
 
 from eventlog.testing.judge import Case, Judge
@@ -15,16 +16,17 @@ from eventlog.testing.mutate import Mutations, Site
 # The reason is put right after the bytes, into the same directory, and syncs it. Only when it is there already, from
 # a process that was killed, the bytes need a sync of their own.
 REDUNDANT = [("sync_dir", "compactor/quarantine.py", "set_aside")]
-IN_FULL = re.compile(r"(seal|run|first fold|fold|compact|rebuild|collect|spool|rename|index|upload|changes)[^,]*")
+IN_FULL = re.compile(r"(seal|run|first fold|fold|compact|rebuild|collect|spool|rename|index|upload|changes|hub)[^,]*")
 AFTER_KILLS = re.compile(
     r"(seal, killed at mkdir|first fold, killed at (mkdir|link)|spool, killed at mkdir|index.*, killed at mkdir"
-    r"|upload, killed at mkdir (15|21|23)|intake, killed before sync).*"
+    r"|upload, killed at mkdir (15|21|23)|intake, killed before sync|hub [a-z]+, killed).*"
 )
 SOURCE = Path(__file__).resolve().parent.parent.parent
 SYNCS = re.compile(
     r"\bfs\.(sync|sync_dir)\(|\._fs\.(sync|sync_dir)\(|\bput_if_absent\(fs|\bstaged\(|\.make_dirs\((?!.*durable)"
 )
-ELSEWHERE = ("eventlog/testing/", "eventlog/fs.py", "eventlog/demo/")
+# An export goes to a directory outside of every store; when that is lost it is made again.
+ELSEWHERE = ("eventlog/testing/", "eventlog/fs.py", "eventlog/demo/", "eventlog/exporting/")
 
 
 def joined(case: Case) -> Case:
@@ -33,7 +35,7 @@ def joined(case: Case) -> Case:
 
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
-    return [joined(case) for case in (*store_cases(), *serve_cases())]
+    return [joined(case) for case in (*store_cases(), *serve_cases(), *hub_cases())]
 
 
 @pytest.fixture(scope="module")

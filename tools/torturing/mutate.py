@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "tests" / "crash"))
 
 from crash_cases import store_cases
+from hub_cases import hub_cases
 from serve_cases import serve_cases
 
 from eventlog.testing.judge import Judge
@@ -24,7 +25,8 @@ def main() -> int:
     arguments = parser.parse_args()
     mutations = Mutations()
     problems = 0
-    for case in sorted((*store_cases(), *serve_cases()), key=lambda case: "killed" in case.name):
+    cases = (*store_cases(), *serve_cases(), *hub_cases())
+    for case in sorted(cases, key=lambda case: "killed" in case.name):
         judge = Judge(
             case if arguments.thorough else case._replace(trace=case.trace.joined()), thorough=arguments.thorough
         )

@@ -1,0 +1,53 @@
+"""One process of a sidecar, which its parent starts: `python -m compactor.commands.child ROLE`, settings on stdin."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import msgspec
+
+from compactor.commands.output import log_to_stderr
+from compactor.commands.serving import tell_address
+from compactor.commands.syncing import open_bucket, print_published, print_restored
+from compactor.service import Service, stopping_on_signals
+from compactor.sidecar.config import SidecarConfig
+from compactor.sidecar.push import Push
+from eventlog.errors import EventLogError
+
+
+def _server(config: SidecarConfig) -> None:
+    from compactor.serve.server import serve
+
+    if config.serve is not None:
+        ready = tell_address(config.root, as_json=config.as_json)
+        serve(config.root, config.serve, config.compaction, token_made=config.token_made, on_ready=ready)
+
+
+def _compactor(config: SidecarConfig) -> None:
+    service = Service(config.root, config.compaction)
+    with stopping_on_signals(service):
+        service.run()
+
+
+def _sync(config: SidecarConfig) -> None:
+    told: dict[str, Any] = {"on_restored": print_restored, "on_published": print_published}
+    push = Push(config.root, open_bucket(config.bucket), config.sync, **({} if config.as_json else told))
+    with stopping_on_signals(push):
+        push.run()
+
+
+def main() -> int:
+    """Do the work of one role; return 2 for an error that trying again does not mend."""
+    log_to_stderr()
+    config = msgspec.json.decode(sys.stdin.buffer.read(), type=SidecarConfig)
+    try:
+        {"server": _server, "compactor": _compactor, "sync": _sync}[sys.argv[1]](config)
+    except EventLogError as error:
+        print(f"compactor: {error}", file=sys.stderr)  # noqa: T201 - what `ErrorGroup` does for a command
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

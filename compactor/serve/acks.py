@@ -1,0 +1,79 @@
+"""Answer a write only when a bucket has it: all who wait share one push."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from compactor.serve.errors import UnavailableError
+from eventlog.errors import EventLogError
+
+log = logging.getLogger("compactor")
+_PATIENCE_S: Final = 50.0
+
+
+class _Round:
+    """One push, and what came of it."""
+
+    def __init__(self) -> None:
+        self.is_wanted = False
+        self.is_over = False
+        self.error = ""
+
+
+class Acks:
+    """Pushes in rounds, each for all who came before it began. Thread-safe."""
+
+    def __init__(self, push: Callable[[], object]) -> None:
+        """Take what pushes all that was taken before it was called, and raises when it cannot."""
+        self._push = push
+        self._changed = threading.Condition()
+        self._next = _Round()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="eventlog-acks", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when a push that began after this call has ended well.
+
+        Raises:
+            UnavailableError: it failed, or takes too long; the client sends the same again, and it is kept once.
+        """
+        with self._changed:
+            mine = self._next
+            mine.is_wanted = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: mine.is_over or self._closed, _PATIENCE_S)
+            if not mine.is_over:
+                raise UnavailableError("not in the bucket yet: send it again")
+            if mine.error:
+                raise UnavailableError(f"not in the bucket: {mine.error}")
+
+    def close(self) -> None:
+        """Let go of those who wait; they are answered that it is not there yet."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(_PATIENCE_S)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._next.is_wanted or self._closed)
+                if self._closed:
+                    return
+                current, self._next = self._next, _Round()
+            error = self._try()
+            with self._changed:
+                current.error, current.is_over = error, True
+                self._changed.notify_all()
+
+    def _try(self) -> str:
+        try:
+            self._push()
+        except (EventLogError, OSError) as error:
+            log.error("what was taken cannot be pushed: %s", error)  # noqa: TRY400 - it says all
+            return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        return ""
