@@ -18,6 +18,7 @@ INCOMING: Final = "incoming"
 RESTORING: Final = "restoring"
 HUB: Final = "hub"
 IMPORTS: Final = "imports"
+HELD: Final = "held"
 TABLES: Final = ("metrics", "system", "events", "runs")
 
 _SAFE: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -26,6 +27,7 @@ _WINDOWS_DEVICES: Final = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _WRITER_ID: Final = re.compile(rf"[{_ALPHABET}]{{26}}")
 _SEGMENT: Final = re.compile(r"([0-9]{8})\.(open|seg)")
+_HELD_CALL: Final = re.compile(r"([0-9]{12})-[0-9a-f]{16}\.call")
 _MANIFEST: Final = re.compile(r"([0-9]{12})\.json")
 _DATA_FILE: Final = re.compile(r"[0-9]{12}-[0-9a-f]{16}\.parquet")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -204,6 +206,27 @@ def index_dir(root: str, project: str) -> str:
 def incoming_dir(root: str) -> str:
     """Return the directory that holds files that clients are uploading."""
     return os.path.join(root, INCOMING)
+
+
+def held_dir(root: str) -> str:
+    """Return the directory of calls that a server has answered and that wait until the store is restored."""
+    return os.path.join(root, HELD)
+
+
+def held_name(number: int) -> str:
+    """Return a fresh name for a call that waits; such names sort by their numbers, and none is used twice."""
+    return f"{number:012d}-{os.urandom(8).hex()}.call"
+
+
+def is_held(name: str) -> bool:
+    """Say whether `name` is of the form that `held_name` gives."""
+    return _HELD_CALL.fullmatch(name) is not None
+
+
+def held_number(name: str) -> int:
+    """Return the number of a call that waits, 0 for any other name."""
+    match = _HELD_CALL.fullmatch(name)
+    return 0 if match is None else int(match[1])
 
 
 def restoring_dir(root: str, project: str) -> str:

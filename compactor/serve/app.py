@@ -23,20 +23,26 @@ from starlette.types import Receive, Scope, Send
 
 from compactor.serve import files, ui
 from compactor.serve.access import COOKIE, PARAMETER, Access
+from compactor.serve.acks import Acks
 from compactor.serve.api import ENDPOINTS
-from compactor.serve.errors import NotFoundError, RequestError, TooLargeError
+from compactor.serve.errors import NotFoundError, RequestError, TooLargeError, UnavailableError
+from compactor.serve.gate import Gate
 from compactor.serve.hub import Hub
 from compactor.serve.notice import Notice
 from compactor.serve.reads import Raw
 from compactor.serve.telemetry import Telemetry
 from compactor.serve.typedrows import dump
 from compactor.serve.uploads import Incoming
-from compactor.serve.wire import API_VERSION, parse_call
+from compactor.serve.wire import API_VERSION
 from eventlog.errors import EventLogError
 
 log = logging.getLogger("compactor")
 _READ_BODY_BYTES: Final = 4 * 1024 * 1024
 _CHUNK_BYTES: Final = 256 * 1024
+# A client that begins a run asks what there is of it, and takes no answer for nothing. It waits for 60 s.
+_AWAIT_RESTORE: Final = frozenset({"get_runs_for_project", "get_run_summary"})
+_RESTORE_S: Final = 45.0
+_LOOK_S: Final = 0.1
 _SAFE: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 # What was uploaded may be a page with scripts: it runs, if at all, without any access to this one.
 _ISOLATED: Final = {**_SAFE, "Content-Security-Policy": "sandbox allow-scripts"}
@@ -73,9 +79,13 @@ class Pieces(Response):
 class App:
     """The handlers of one server. No handler touches the disk in the event loop."""
 
-    def __init__(self, hub: Hub, telemetry: Telemetry, dashboard: ui.Dashboard | None) -> None:
-        """Take what is served, and how it looks."""
+    def __init__(
+        self, hub: Hub, gate: Gate, acks: Acks | None, telemetry: Telemetry, dashboard: ui.Dashboard | None
+    ) -> None:
+        """Take what is served, what lets calls through, what waits for the bucket, and how it looks."""
         self._hub = hub
+        self._gate = gate
+        self._acks = acks
         self._telemetry = telemetry
         self._dashboard = dashboard
         self._access = Access(hub.config.write_token)
@@ -89,15 +99,14 @@ class App:
         """Say that this server speaks Trackio's API."""
         del request
         version = self._dashboard.version if self._dashboard is not None else "0.43.0"
-        paused = await self._read(self._hub.is_restoring)
         return JSONResponse(
-            {"version": version, "api_version": API_VERSION, "api_transport": "http", "writes_paused": paused}
+            {"version": version, "api_version": API_VERSION, "api_transport": "http", "writes_paused": False}
         )
 
     async def health(self, request: Request) -> Response:
         """Answer at once."""
         del request
-        return JSONResponse({"status": "restoring" if await self._read(self._hub.is_restoring) else "ok"})
+        return JSONResponse({"status": "ok" if self._gate.is_restored else "restoring"})
 
     async def metrics(self, request: Request) -> Response:
         """Return numbers for Prometheus."""
@@ -124,16 +133,25 @@ class App:
         limit = self._hub.config.max_body_bytes if endpoint.writes else _READ_BODY_BYTES
         body = await _body(request, limit)
 
+        if name in _AWAIT_RESTORE:
+            await self._restored()
+
         def answer() -> Response:
-            if endpoint.writes:
-                self._hub.begin_write()
-            result = endpoint.call(self._hub, *parse_call(body))
-            if endpoint.writes:
-                self._hub.acknowledge()
+            result = self._gate.call(name, endpoint, body)
+            if endpoint.writes and self._acks is not None:
+                self._acks.wait()
             return Pieces([b'{"data":', *result.pieces, b"}"]) if isinstance(result, Raw) else _json(result)
 
         limiter = self._writing if endpoint.writes else self._querying if name == "query_project" else self._reading
         return await anyio.to_thread.run_sync(answer, limiter=limiter)
+
+    async def _restored(self) -> None:
+        """Wait for a restore, in no thread: a client that begins a run asks once, and goes on without an answer."""
+        with anyio.move_on_after(_RESTORE_S):
+            while not self._gate.is_open:  # noqa: ASYNC110 - it opens in another thread
+                await anyio.sleep(_LOOK_S)
+        if not self._gate.is_restored:
+            raise UnavailableError("the store is being restored from its bucket: ask again soon")
 
     async def upload(self, request: Request) -> Response:
         """Take files, streamed to disk; each answer is a token that only this server understands."""
@@ -184,10 +202,10 @@ class App:
         return await anyio.to_thread.run_sync(question, limiter=self._reading)
 
 
-def build(hub: Hub, telemetry: Telemetry) -> Starlette:
+def build(hub: Hub, gate: Gate, acks: Acks | None, telemetry: Telemetry) -> Starlette:
     """Return the application of a server."""
     dashboard = ui.find_dashboard() if hub.config.ui == "trackio" else None
-    app = App(hub, telemetry, dashboard)
+    app = App(hub, gate, acks, telemetry, dashboard)
     routes: list[Route | Mount] = [
         Route("/version", app.version),
         Route("/healthz", app.health),

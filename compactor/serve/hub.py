@@ -6,11 +6,10 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 
-from compactor.serve.acks import Acks
 from compactor.serve.config import ServeConfig
-from compactor.serve.errors import RequestError, UnavailableError
+from compactor.serve.errors import RequestError
+from compactor.serve.held import Held
 from compactor.serve.intake import Intake
 from compactor.serve.project import Project
 from compactor.serve.uploads import Incoming
@@ -19,9 +18,6 @@ from eventlog.blobs import BlobStore
 from eventlog.config import WriterConfig
 from eventlog.errors import EventLogError, UsageError
 from eventlog.fs import LOCAL, Fs
-from eventlog.hub.address import parse_bucket
-from eventlog.hub.bucket import Bucket
-from eventlog.hub.ship import Memory, ship
 from eventlog.snapshot import ReaderCache
 
 _MOST_PROJECTS = 1000
@@ -37,6 +33,7 @@ class Hub:
         fs: the file system that it is on.
         blobs: the store's blobs.
         incoming: files that are being uploaded.
+        held: calls that wait until the store is restored.
     """
 
     def __init__(self, root: str, config: ServeConfig, *, fs: Fs = LOCAL, writers: WriterConfig | None = None) -> None:
@@ -54,12 +51,11 @@ class Hub:
         self._writers = writers
         self.blobs = BlobStore(root, fs)
         self.incoming = Incoming(root, fs)
+        self.held = Held(root, fs)
         self._cache = ReaderCache(fs)
         self._lock = threading.Lock()
         self._projects: OrderedDict[str, Project] = OrderedDict()
         self._intakes: dict[str, Intake] = {}
-        self._is_restored = not config.bucket
-        self._acks = Acks(self._pusher()) if config.ack == "bucket" else None
 
     def names(self) -> list[str]:
         """Return the names of all projects.
@@ -96,10 +92,7 @@ class Hub:
         Raises:
             RequestError: the name cannot be one, or there are too many projects.
         """
-        try:
-            names.encode_name(project)
-        except UsageError as error:
-            raise RequestError(str(error)) from None
+        self.check_project(project)
         with self._lock:
             known = self._intakes.get(project)
             if known is None and len(self._intakes) >= _MOST_PROJECTS:
@@ -112,44 +105,41 @@ class Hub:
                 )
         return known
 
+    def check_project(self, project: str) -> None:
+        """Check that a project can have this name.
+
+        Raises:
+            RequestError: it cannot.
+        """
+        try:
+            names.encode_name(project)
+        except UsageError as error:
+            raise RequestError(str(error)) from None
+
     def intakes(self) -> list[Intake]:
         """Return everything that takes."""
         with self._lock:
             return list(self._intakes.values())
 
     def is_restoring(self) -> bool:
-        """Say whether the store is still being restored: which ids it has received is not known before."""
-        # Once it is restored it stays so, whoever makes the mark for the next start.
-        self._is_restored = self._is_restored or not os.path.exists(names.restoring_mark(self.root))
-        return not self._is_restored
-
-    def begin_write(self) -> None:
-        """Check that writes are taken.
+        """Say whether the store has a bucket, and is still being restored from it.
 
         Raises:
-            UnavailableError: not before the store is restored; the client sends the same again.
+            OSError: as the file system raises it.
         """
-        if self.is_restoring():
-            raise UnavailableError("the store is being restored from its bucket: send it again soon")
+        return bool(self.config.bucket) and os.path.basename(mark := names.restoring_mark(self.root)) in self.fs.names(
+            os.path.dirname(mark)
+        )
 
-    def acknowledge(self) -> None:
-        """Return when what was written may be answered as kept: at once, or when the bucket has it.
+    def roll(self) -> None:
+        """Seal what was taken so far, so that it can be copied.
 
         Raises:
-            UnavailableError: the bucket has not got it; the client sends the same again, and it is kept once.
+            StorageError: it cannot be sealed.
+            DurabilityUnknownError: the disk refused to sync it.
         """
-        if self._acks is not None:
-            self._acks.wait()
-
-    def _pusher(self) -> Callable[[], object]:
-        bucket, memory = Bucket(parse_bucket(self.config.bucket)), Memory()
-
-        def push() -> None:
-            for intake in self.intakes():
-                intake.roll()
-            ship(self.root, bucket, memory=memory)
-
-        return push
+        for intake in self.intakes():
+            intake.roll()
 
     def projects(self) -> list[Project]:
         """Return the states that are in memory."""
@@ -158,8 +148,6 @@ class Hub:
 
     def close(self) -> None:
         """Take nothing more and seal what was taken."""
-        if self._acks is not None:
-            self._acks.close()
         for intake in self.intakes():
             try:
                 intake.close()

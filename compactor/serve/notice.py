@@ -36,6 +36,8 @@ class Notice:
     def _ask(self) -> str:
         root = self._hub.root
         try:
+            if self._hub.is_restoring():
+                return f"The store is being restored from {self._hub.config.bucket}: what is there appears by and by."
             # A store that can be read once more costs a listing; whether there are runs is asked until there are.
             projects = self._hub.names()
             if self._seen and projects:

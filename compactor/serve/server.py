@@ -14,18 +14,24 @@ from typing import Final
 
 import msgspec
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from compactor.config import CompactorConfig
 from compactor.serve import ui
+from compactor.serve.acks import Acks
 from compactor.serve.app import build
 from compactor.serve.config import ServeConfig
+from compactor.serve.gate import Gate
 from compactor.serve.hub import Hub
 from compactor.serve.telemetry import Telemetry
 from compactor.service import Service
 from eventlog import names
 from eventlog.errors import StorageError, UsageError
 from eventlog.fs import LOCAL
+from eventlog.hub.address import parse_bucket
+from eventlog.hub.bucket import Bucket
+from eventlog.hub.ship import Memory, ship
 
 _GRACE_S = 5
 _MAX_HEAD_BYTES: Final = 65_536
@@ -83,22 +89,41 @@ def serve(
         raise StorageError(error.errno or 0, f"cannot serve {root} on {config.host}:{config.port}: {error}") from error
     hub = Hub(root, config)
     hub.incoming.clean()
-    telemetry = Telemetry(hub)
-    settings = uvicorn.Config(
-        build(hub, telemetry),
+    gate, acks, telemetry = Gate(hub), _acks(hub), Telemetry(hub)
+    server = uvicorn.Server(_settings(build(hub, gate, acks, telemetry)))
+    with contextlib.closing(listening), _stopping(server), _compacting(root, config, compaction, telemetry):
+        try:
+            on_ready(_address(config, listening, made=token_made))
+            server.run(sockets=[listening])
+        finally:
+            if acks is not None:
+                acks.close()
+            gate.close()
+            hub.close()
+
+
+def _settings(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
         http=_LimitedProtocol,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=_GRACE_S,
         lifespan="off",
     )
-    server = uvicorn.Server(settings)
-    with contextlib.closing(listening), _stopping(server), _compacting(root, config, compaction, telemetry):
-        try:
-            on_ready(_address(config, listening, made=token_made))
-            server.run(sockets=[listening])
-        finally:
-            hub.close()
+
+
+def _acks(hub: Hub) -> Acks | None:
+    """Return what waits for the bucket, when writes are to be answered only then."""
+    if hub.config.ack != "bucket":
+        return None
+    bucket, memory = Bucket(parse_bucket(hub.config.bucket)), Memory()
+
+    def push() -> None:
+        hub.roll()
+        ship(hub.root, bucket, memory=memory)
+
+    return Acks(push)
 
 
 class _LimitedProtocol(HttpToolsProtocol):

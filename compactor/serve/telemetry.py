@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from compactor.hub.state import Lag, lags
 from compactor.serve.hub import Hub
 from compactor.status import ProjectStatus, status
 from compactor.work import Turn
@@ -29,6 +30,11 @@ _GAUGES = (
     ("eventlog_duplicate_records", "Records met twice and left out", "duplicates"),
     ("eventlog_quarantined_ranges", "Damaged byte ranges set aside", "quarantined"),
 )
+_OF_BUCKET = (
+    ("eventlog_bucket_lag_seconds", "Since the oldest snapshot that the bucket lacks", "lag_s"),
+    ("eventlog_bucket_lag_versions", "Snapshots that the bucket lacks", "behind_versions"),
+    ("eventlog_bucket_published_age_seconds", "Since the last publish", "published_age_s"),
+)
 _COUNTERS = (
     ("eventlog_ingest_records", "Records taken over HTTP", "records"),
     ("eventlog_ingest_repeats", "Entries that had been received before", "repeats"),
@@ -44,6 +50,7 @@ class Telemetry(Collector):
         self._hub = hub
         self._lock = threading.Lock()
         self._known: list[ProjectStatus] = []
+        self._lags: dict[str, list[Lag]] = {}
         self._until = 0.0
         self._registry = CollectorRegistry()
         self._turns = Histogram(
@@ -73,8 +80,9 @@ class Telemetry(Collector):
         with self._lock:
             if time.monotonic() >= self._until:
                 self._known = status(LOCAL, self._hub.root)
+                self._lags = {item.project: lags(LOCAL, self._hub.root, item.project) for item in self._known}
                 self._until = time.monotonic() + _KEPT_S
-            known = list(self._known)
+            known, behind = list(self._known), dict(self._lags)
         for name, text, field in _GAUGES:
             gauge = GaugeMetricFamily(name, text, labels=["project"])
             for item in known:
@@ -85,8 +93,33 @@ class Telemetry(Collector):
             if item.snapshot_age_s is not None:
                 lag.add_metric([item.project], item.snapshot_age_s)
         yield lag
+        yield from _of_buckets(behind)
+        yield from self._of_restore()
         for name, text, field in _COUNTERS:
             counter = CounterMetricFamily(name, text, labels=["project"])
             for intake in self._hub.intakes():
                 counter.add_metric([intake.project], float(getattr(intake.totals, field)))
             yield counter
+
+    def _of_restore(self) -> Iterator[Metric]:
+        if self._hub.config.bucket:
+            text = "Whether the store is still being restored from its bucket"
+            yield GaugeMetricFamily("eventlog_restoring", text, float(self._hub.is_restoring()))
+        held = self._hub.held
+        yield GaugeMetricFamily("eventlog_held_calls", "Calls that wait until the store is restored", len(held.ids()))
+        yield GaugeMetricFamily("eventlog_held_refused", "Such calls that could not be done", held.refused())
+
+
+def _of_buckets(behind: dict[str, list[Lag]]) -> Iterator[Metric]:
+    for name, text, field in _OF_BUCKET:
+        gauge = GaugeMetricFamily(name, text, labels=["project", "bucket"])
+        for project, items in behind.items():
+            for item in items:
+                if (value := getattr(item, field)) is not None:
+                    gauge.add_metric([project, item.bucket], float(value))
+        yield gauge
+    failing = GaugeMetricFamily("eventlog_bucket_failing", "Whether publishing fails now", labels=["project", "bucket"])
+    for project, items in behind.items():
+        for item in items:
+            failing.add_metric([project, item.bucket], float(bool(item.error)))
+    yield failing

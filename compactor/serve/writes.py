@@ -136,7 +136,12 @@ def bulk_alert(hub: Hub, call: BulkAlert) -> None:
 
 def log(hub: Hub, call: SingleLog) -> None:
     """Keep one log of a client that sends no ids: it is kept again when it is sent again."""
-    bulk_log(hub, BulkLog([LogEntry(call.project, call.run, call.metrics, call.run_id, call.step)]))
+    bulk_log(hub, BulkLog([entry_of(call)]))
+
+
+def entry_of(call: SingleLog) -> LogEntry:
+    """Return the one log of a client that sends no ids."""
+    return LogEntry(call.project, call.run, call.metrics, call.run_id, call.step)
 
 
 def _by_project(hub: Hub, entries: list[_E]) -> list[tuple[Intake, list[_E]]]:

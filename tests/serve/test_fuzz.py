@@ -23,6 +23,7 @@ from compactor.serve.api import ENDPOINTS
 from compactor.serve.app import build
 from compactor.serve.artifacts import version_id_of
 from compactor.serve.config import ServeConfig
+from compactor.serve.gate import Gate
 from compactor.serve.hub import Hub
 from compactor.serve.telemetry import Telemetry
 from eventlog.store import open_store
@@ -200,7 +201,7 @@ DEEP += [b'{"project":"p","run":"a","metrics":{"a":' + b"[" * 900 + b"]" * 900 +
 def serving_inside(root: Path) -> Iterator[SimpleNamespace]:
     """Yield a server in this process that has something to show."""
     hub = Hub(str(root), ServeConfig(write_token="t", query_s=2.0))
-    with TestClient(build(hub, Telemetry(hub)), raise_server_exceptions=False) as client:
+    with TestClient(build(hub, Gate(hub), None, Telemetry(hub)), raise_server_exceptions=False) as client:
         metrics = {"x": 1.0, "h": {"_type": "trackio.histogram", "bins": [0, 1], "values": [1]}, "text": "t"}
         entry = {"project": "p", "run": "a", "run_id": "run-a", "metrics": metrics, "step": 0, "config": {"lr": 1}}
         token = client.post("/api/upload", files={"files": ("f", b"abc")}, headers=TOKEN).json()["paths"][0]

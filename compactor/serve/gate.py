@@ -1,0 +1,146 @@
+"""What becomes of calls while the store is being restored: logs are kept and done afterwards, the rest waits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from compactor.serve import writes
+from compactor.serve.api import ENDPOINTS, Endpoint
+from compactor.serve.errors import RequestError, UnavailableError
+from compactor.serve.held import HeldCall
+from compactor.serve.hub import Hub
+from compactor.serve.making import check_entry
+from compactor.serve.wire import AlertEntry, LogEntry, SystemEntry, bind, iso, parse_call
+from eventlog.errors import EventLogError
+
+log = logging.getLogger("compactor")
+Entry = LogEntry | SystemEntry | AlertEntry
+_LOOK_S: Final = 0.1
+_PAUSE_S: Final = 2.0
+_RESTORING: Final = "the store is being restored from its bucket: send it again soon"
+
+
+class Gate:
+    """Lets calls through, or keeps them while the store is restored. Thread-safe.
+
+    What a client has sent before is known only when the store is restored. So calls with logs, system metrics and
+    alerts are kept until then, durable before their answer, and done in their order, each once. Other calls that
+    write, and with `ack` "bucket" all of them, are refused until then; clients send those again.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        """Take what is served; a store without a bucket is open at once, unless calls wait from an earlier start.
+
+        Raises:
+            OSError: as the file system raises it.
+        """
+        self._hub = hub
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._told = ""
+        self.is_restored = not hub.config.bucket
+        self.is_open = self.is_restored and not hub.held.ids()
+        self._thread = threading.Thread(target=self._run, name="eventlog-gate", daemon=True)
+        if not self.is_open:
+            self._thread.start()
+
+    def call(self, name: str, endpoint: Endpoint, body: bytes) -> Any:
+        """Answer a call, or keep it for later and answer that it is kept.
+
+        Raises:
+            RequestError: as the call; checked before it is kept.
+            UnavailableError: not before the store is restored.
+        """
+        args, kwargs = parse_call(body)
+        if endpoint.writes and not self.is_open:
+            with self._lock:
+                # Looked at once more: nothing may be kept when those that were have all been done.
+                if not self.is_open:
+                    self._keep(name, endpoint, args, kwargs, body)
+                    return None
+        return endpoint.call(self._hub, args, kwargs)
+
+    def _keep(self, name: str, endpoint: Endpoint, args: list[Any], kwargs: dict[str, Any], body: bytes) -> None:
+        if self._hub.config.ack == "bucket" or name not in _HELD:
+            raise UnavailableError(_RESTORING)
+        for entry in _entries(bind(endpoint.form, args, kwargs)):
+            check_entry(entry)
+            self._hub.check_project(entry.project)
+        self._hub.held.keep(name, time.time_ns(), body)
+
+    def drain(self) -> None:
+        """Do the calls that wait, when the store is restored; open when all are done.
+
+        Raises:
+            OSError: as the file system raises it.
+            EventLogError: a call cannot be done now.
+        """
+        self.is_restored = self.is_restored or not self._hub.is_restoring()
+        while self.is_restored and not self.is_open and not self._stop.is_set():
+            waiting = self._hub.held.ids()
+            for call_id in waiting:
+                self._do(call_id)
+            if not waiting:
+                with self._lock:
+                    self.is_open = not self._hub.held.ids()
+
+    def _do(self, call_id: str) -> None:
+        held = self._hub.held
+        try:
+            call = held.read(call_id)
+            _HELD[call.name](self._hub, self._bound(call))
+        except UnavailableError:
+            raise
+        except (RequestError, ValueError, KeyError) as error:
+            held.refuse(call_id)
+            log.error("a call that was kept cannot be done: %s is set aside: %s", call_id, error)  # noqa: TRY400
+            return
+        held.done(call_id)
+
+    def _bound(self, call: HeldCall) -> Any:
+        """Return the arguments, with the time that the call came, and ids for entries that have none."""
+        bound = bind(ENDPOINTS[call.name].form, *parse_call(call.body))
+        if isinstance(bound, writes.SingleLog):
+            bound = writes.BulkLog([writes.entry_of(bound)])
+        for index, entry in enumerate(_entries(bound)):
+            entry.timestamp = entry.timestamp or iso(call.received_ns + 1000 * index)
+            made = f"{call.id} {index}"
+            if isinstance(entry, AlertEntry):
+                entry.alert_id = entry.alert_id or made
+            else:
+                entry.log_id = entry.log_id or made
+        return bound
+
+    def _run(self) -> None:
+        while not self.is_open and not self._stop.wait(_LOOK_S):
+            try:
+                self.drain()
+            except (EventLogError, OSError) as error:
+                if str(error) != self._told:
+                    self._told = str(error)
+                    log.error("calls that were kept cannot be done: %s (trying again)", error)  # noqa: TRY400
+                self._stop.wait(_PAUSE_S)
+
+    def close(self) -> None:
+        """Do no more; what waits is done at the next start."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+
+_HELD: Final[dict[str, Callable[[Hub, Any], None]]] = {
+    "bulk_log": writes.bulk_log,
+    "bulk_log_system": writes.bulk_log_system,
+    "bulk_alert": writes.bulk_alert,
+    "log": writes.bulk_log,
+}
+
+
+def _entries(call: Any) -> list[Entry]:
+    if isinstance(call, writes.SingleLog):
+        return [writes.entry_of(call)]
+    return list(call.alerts if isinstance(call, writes.BulkAlert) else call.logs)
