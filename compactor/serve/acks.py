@@ -11,14 +11,15 @@ from compactor.serve.errors import UnavailableError
 from eventlog.errors import EventLogError
 
 log = logging.getLogger("compactor")
-_PATIENCE_S: Final = 50.0
+_PATIENCE_S: Final = 50.0  # clients wait for 60
+_END_S: Final = 5.0
 
 
 class _Round:
     """One push, and what came of it."""
 
     def __init__(self) -> None:
-        self.is_wanted = False
+        self.waiting = 0
         self.is_over = False
         self.error = ""
 
@@ -26,14 +27,25 @@ class _Round:
 class Acks:
     """Pushes in rounds, each for all who came before it began. Thread-safe."""
 
-    def __init__(self, push: Callable[[], object]) -> None:
-        """Take what pushes all that was taken before it was called, and raises when it cannot."""
+    def __init__(self, push: Callable[[], object], *, patience_s: float = _PATIENCE_S) -> None:
+        """Take what pushes.
+
+        Args:
+            push: brings all that was taken before it was called to the bucket, and raises when it cannot.
+            patience_s: nobody waits longer than so many seconds.
+        """
         self._push = push
+        self._patience_s = patience_s
         self._changed = threading.Condition()
         self._next = _Round()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="eventlog-acks", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a push that has not begun."""
+        return self._next.waiting
 
     def wait(self) -> None:
         """Return when a push that began after this call has ended well.
@@ -43,9 +55,9 @@ class Acks:
         """
         with self._changed:
             mine = self._next
-            mine.is_wanted = True
+            mine.waiting += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: mine.is_over or self._closed, _PATIENCE_S)
+            self._changed.wait_for(lambda: mine.is_over or self._closed, self._patience_s)
             if not mine.is_over:
                 raise UnavailableError("not in the bucket yet: send it again")
             if mine.error:
@@ -56,12 +68,13 @@ class Acks:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join(_PATIENCE_S)
+        # A push that hangs ends with the process: what it did not finish is pushed by the next one.
+        self._thread.join(_END_S)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._next.is_wanted or self._closed)
+                self._changed.wait_for(lambda: self._next.waiting or self._closed)
                 if self._closed:
                     return
                 current, self._next = self._next, _Round()

@@ -45,6 +45,9 @@ class Gate:
         self.is_restored = not hub.config.bucket
         self.is_open = self.is_restored and not hub.held.ids()
         self._thread = threading.Thread(target=self._run, name="eventlog-gate", daemon=True)
+
+    def start(self) -> None:
+        """Wait for the restore, and do what was kept then, in a thread of its own."""
         if not self.is_open:
             self._thread.start()
 
@@ -86,7 +89,9 @@ class Gate:
                 self._do(call_id)
             if not waiting:
                 with self._lock:
-                    self.is_open = not self._hub.held.ids()
+                    if not self._hub.held.ids():
+                        self._hub.held.clean()
+                        self.is_open = True
 
     def _do(self, call_id: str) -> None:
         held = self._hub.held

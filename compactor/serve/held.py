@@ -102,6 +102,16 @@ class Held:
         with contextlib.suppress(FileNotFoundError):
             self._fs.unlink(os.path.join(self._directory, call_id))
 
+    def clean(self) -> None:
+        """Remove what a server that was killed has left half kept; while nobody keeps a call.
+
+        Raises:
+            OSError: as the file system raises it.
+        """
+        for name in filter(names.is_temporary, self._fs.names(self._directory)):
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.unlink(os.path.join(self._directory, name))
+
     def refuse(self, call_id: str) -> None:
         """Set a call aside that cannot be done as it is; its file stays, under another name, for people to look at.
 
@@ -109,8 +119,7 @@ class Held:
             OSError: as the file system raises it.
         """
         path = os.path.join(self._directory, call_id)
-        self._fs.rename(path, path + _REFUSED)
-        self._fs.sync_dir(self._directory)
+        self._fs.rename(path, path + _REFUSED)  # when that is lost, it is refused once more
 
     def refused(self) -> int:
         """Return how many calls are set aside.

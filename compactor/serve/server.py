@@ -94,6 +94,7 @@ def serve(
     with contextlib.closing(listening), _stopping(server), _compacting(root, config, compaction, telemetry):
         try:
             on_ready(_address(config, listening, made=token_made))
+            gate.start()
             server.run(sockets=[listening])
         finally:
             if acks is not None:

@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 from crash_cases import PROJECT, ROOT, killed, record, recorded, sound
 
+from compactor.serve.api import ENDPOINTS
 from compactor.serve.config import ServeConfig
+from compactor.serve.gate import Gate
 from compactor.serve.hub import Hub
 from compactor.serve.intake import Intake
 from compactor.serve.project import Project
@@ -234,6 +236,67 @@ def upload_cases() -> list[Case]:
     return [first, *(recorded(name, left, _upload, clock, _check_upload) for name, left in killed(first))]
 
 
+def _gate(fs: CrashFs) -> Gate:
+    bucket = ServeConfig(write_token="t", bucket="hf://buckets/me/held")
+    return Gate(Hub(ROOT, bucket, fs=fs, writers=WRITERS))
+
+
+def _hold(fs: Recorder) -> None:
+    gate = _gate(fs)
+    for batch in range(3):
+        # The last of them has no ids of the client's own.
+        ids = ["", ""] if batch == 2 else [f"l{batch}.{i}" for i in range(2)]
+        logs = [LogEntry(PROJECT, "r", {"x": batch * 2.0 + i}, log_id=log_id) for i, log_id in enumerate(ids)]
+        gate.call("bulk_log", ENDPOINTS["bulk_log"], msgspec.json.encode({"kwargs": {"logs": logs}}))
+        fs.note(batch)
+    _let_through(fs, gate)
+
+
+def _let_through(fs: CrashFs, gate: Gate) -> None:
+    if gate._hub.is_restoring():
+        fs.unlink(names.restoring_mark(ROOT))
+    gate.drain()
+    gate._hub.close()
+
+
+def _check_held(fs: CrashFs, notes: Sequence[Any], power: bool) -> None:  # noqa: FBT001
+    if names.segments_dir(ROOT) in fs.state():
+        sound(fs, allowed=LOST if power else frozenset())
+    again = Recorder(fs)
+    gate = _gate(again)
+    _let_through(again, gate)
+    for disk in (again, again.after_crash("lost")):
+        present = _numbers(disk)
+        assert set(present) >= {batch * 2.0 + i for batch in notes for i in range(2)}
+        assert not present or max(present.values()) == 1
+    assert gate.is_open
+    assert not again.names(names.held_dir(ROOT))
+
+
+def held_cases() -> list[Case]:
+    """Calls that are kept while the store is restored, and done then; also after a server that was killed at it."""
+    clock = FakeClock(tick_ns=1000)
+    start = CrashFs(time_ns=clock.time_ns)
+    recorder = record(start, _begin_restore, clock)
+    first = recorded("held", recorder.after_crash("kept"), _hold, clock, _check_held)
+    return [first, *(recorded(name, left, _hold_more, clock, _check_held) for name, left in killed(first))]
+
+
+def _begin_restore(fs: Recorder) -> None:
+    fs.make_dirs(names.hub_dir(ROOT))
+    fs.close(fs.create(names.restoring_mark(ROOT)))
+    fs.sync_dir(names.hub_dir(ROOT))
+
+
+def _hold_more(fs: Recorder) -> None:
+    """Do what is left, as the next server does, while another call comes."""
+    gate = _gate(fs)
+    logs = [LogEntry(PROJECT, "r", {"x": 6.0}, log_id="l6"), LogEntry(PROJECT, "r", {"x": 7.0}, log_id="l7")]
+    gate.call("bulk_log", ENDPOINTS["bulk_log"], msgspec.json.encode({"kwargs": {"logs": logs}}))
+    fs.note(3)
+    _let_through(fs, gate)
+
+
 def change_case() -> Case:
     """Runs that clients rename and delete."""
     clock = FakeClock(tick_ns=1000)
@@ -275,4 +338,4 @@ def _begin(fs: Recorder) -> None:
 
 def serve_cases() -> list[Case]:
     """Return every case of the server."""
-    return [*intake_cases(), *index_cases(), *upload_cases(), change_case()]
+    return [*intake_cases(), *index_cases(), *upload_cases(), *held_cases(), change_case()]

@@ -16,10 +16,13 @@ from eventlog.testing.mutate import Mutations, Site
 # The reason is put right after the bytes, into the same directory, and syncs it. Only when it is there already, from
 # a process that was killed, the bytes need a sync of their own.
 REDUNDANT = [("sync_dir", "compactor/quarantine.py", "set_aside")]
-IN_FULL = re.compile(r"(seal|run|first fold|fold|compact|rebuild|collect|spool|rename|index|upload|changes|hub)[^,]*")
+IN_FULL = re.compile(
+    r"(seal|run|first fold|fold|compact|rebuild|collect|spool|rename|index|upload|held|changes|hub)[^,]*"
+)
 AFTER_KILLS = re.compile(
     r"(seal, killed at mkdir|first fold, killed at (mkdir|link)|spool, killed at mkdir|index.*, killed at mkdir"
-    r"|upload, killed at mkdir (15|21|23)|intake, killed before sync|hub [a-z]+, killed).*"
+    r"|upload, killed at mkdir (15|21|23)|held, killed at (mkdir 2|link.*)|intake, killed before sync"
+    r"|hub [a-z]+, killed).*"
 )
 SOURCE = Path(__file__).resolve().parent.parent.parent
 SYNCS = re.compile(
