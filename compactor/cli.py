@@ -58,7 +58,7 @@ def _settings(**options: Any) -> CompactorConfig:
 @click.option("--keep-segments-forever", is_flag=True, help="Never delete folded segments.")
 @click.option("--bucket", help="Restore from hf://buckets/OWNER/NAME at the start, then keep it up to date.")
 @click.option("--interval", "interval_s", type=float, help="With --bucket: seconds between two publishes. [30]")
-@click.option("--stop-within", "stop_within_s", type=float, help="With --bucket: seconds that the end may take. [50]")
+@click.option("--stop-within", "stop_within_s", type=float, help="With --bucket: seconds that the end may take. [25]")
 @_JSON
 def run(
     store: str,

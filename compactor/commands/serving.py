@@ -29,7 +29,7 @@ from eventlog.errors import UsageError
 @click.option("--bucket", help="Restore from hf://buckets/OWNER/NAME at the start, then keep it up to date.")
 @click.option("--interval", "interval_s", type=float, help="With --bucket: seconds between two publishes. [30]")
 @click.option("--ack", type=click.Choice(["disk", "bucket"]), default="disk", help="Where a write is before its 200.")
-@click.option("--stop-within", "stop_within_s", type=float, help="With --bucket: seconds that the end may take. [50]")
+@click.option("--stop-within", "stop_within_s", type=float, help="With --bucket: seconds that the end may take. [25]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def serve(
     store: str,

@@ -23,7 +23,8 @@ class SidecarConfig(msgspec.Struct, frozen=True, kw_only=True):
         sync: settings of what publishes.
         token_made: the write token was made for this start, so people have to be told.
         as_json: what is printed is for a script.
-        stop_within_s: after SIGTERM all is over within so many seconds. Default 50: a Space has 60.
+        stop_within_s: after SIGTERM all is over within so many seconds. Default 25: a Kubernetes pod has 30, and a
+            Space what its README says.
     """
 
     root: str
@@ -33,7 +34,7 @@ class SidecarConfig(msgspec.Struct, frozen=True, kw_only=True):
     sync: SyncConfig = SyncConfig()
     token_made: bool = False
     as_json: bool = False
-    stop_within_s: float = 50.0
+    stop_within_s: float = 25.0
 
     def __post_init__(self) -> None:
         """Check the ranges.

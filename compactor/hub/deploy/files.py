@@ -13,6 +13,7 @@ PORT: Final = 7860
 STORE: Final = "/home/user/store"
 _HOME: Final = "/home/user"
 _GRACE: Final = "5m"
+_STOP_WITHIN_S: Final = 280
 _IMAGE: Final = "python:3.11-slim"
 _EXTRAS: Final = "trackio,hub"
 
@@ -36,7 +37,7 @@ def is_ours(path: str) -> bool:
 def serve_command(wanted: Wanted) -> list[str]:
     """Return what a Docker Space runs."""
     address = ["--host", "0.0.0.0", "--port", str(PORT)]  # noqa: S104 - in its container, where the Hub's proxy asks
-    return ["compactor", "serve", STORE, "--bucket", str(wanted.bucket), *address]
+    return ["compactor", "serve", STORE, "--bucket", str(wanted.bucket), "--stop-within", str(_STOP_WITHIN_S), *address]
 
 
 def _dockerfile(wanted: Wanted, package: Package) -> str:
