@@ -105,6 +105,24 @@ def test_serve_polls_both_servers_on_the_same_data(tmp_path):
         assert document["trackio_to_eventlog"][key] == document["trackio"][key] / document["eventlog"][key]
 
 
+def test_sync_sends_what_is_new_and_restores_all_of_it(tmp_path):
+    document = json.loads(bench(tmp_path, "sync", "--json", "--records", "20000", "--repeat", "1"))
+    check_machine(document)
+    assert list(document["sizes"]) == ["2000", "20000"]
+    for figures in document["sizes"].values():
+        steps = figures["steps"]
+        assert all(facts["seconds"] > 0 for facts in steps.values())
+        assert steps["first"]["received_bytes"] > 0.5 * figures["store_bytes"]
+        assert steps["nothing_new"]["received_bytes"] < 1000
+        assert 0.5 * steps["segments"]["new_bytes"] < steps["segments"]["received_bytes"]
+        assert steps["segments"]["received_bytes"] < 1.2 * steps["segments"]["new_bytes"]
+        assert steps["restore"]["bytes"] > 0.9 * figures["store_bytes"]
+        assert steps["restore"]["sent_bytes"] > 0.5 * steps["restore"]["bytes"]
+    assert list(document["publish_growth"]) == ["nothing_new", "segments", "folded"]
+    text = report_of(tmp_path, "sync", document)
+    assert "that are new were published in" in text
+
+
 def report_of(tmp_path, name, document):
     """Return the report of what a benchmark found; its chart is only described, as this environment cannot draw it."""
     kept = tmp_path / "cache" / "report-quick"

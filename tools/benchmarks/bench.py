@@ -17,6 +17,7 @@ import peers
 import read
 import report
 import serve
+import sync
 import write
 
 _ROOT: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -27,6 +28,7 @@ _BENCHMARKS: Final = {
     "fold": fold,
     "read": read,
     "serve": serve,
+    "sync": sync,
     "flat": flat,
 }
 

@@ -28,6 +28,7 @@ _FULL: Final = {
     "fold": ["--repeat", "3"],
     "read": ["--repeat", "3"],
     "serve": ["--repeat", "1"],
+    "sync": ["--repeat", "1"],
     "flat": ["--records", "100000"],
 }
 _QUICK: Final = {
@@ -37,6 +38,7 @@ _QUICK: Final = {
     "fold": ["--repeat", "1", "--records", "20000"],
     "read": ["--repeat", "1", "--records", "125000"],
     "serve": ["--repeat", "1", "--records", "10000"],
+    "sync": ["--repeat", "1", "--records", "200000"],
     "flat": ["--records", "30000"],
 }
 
