@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from eventlog import frame, names, schema, segment
+from eventlog.frame import Outcome
 from eventlog.fs import rename_staged, staged, write_all
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ class OpenSegment:
     Attributes:
         fd: the descriptor, in append mode.
         state: (bytes of complete frames so far, seq of the next record relative to the segment). One tuple, so
-            that an exception out of a signal handler can never leave one changed and the other not; the file
-            is cut back to it after a write that failed or was interrupted.
+            that an exception out of a signal handler can never leave one changed and the other not.
         synced_offset: everything before it is known to be durable.
         shapes: the numbers of the shapes that this segment announced.
     """
@@ -78,42 +78,45 @@ class OpenSegment:
         return self.state[1]
 
     def write(self, data: bytes, records: int = 0) -> None:
-        """Append whole frames that hold so many records; on failure the file is as it was before.
+        """Append whole frames that hold so many records.
 
         Raises:
-            OSError: nothing was appended.
+            OSError: not all were appended; those that are whole in the file stay.
         """
         before = self.state
         try:
             write_all(self._fs, self.fd, data)
             self.state = (before[0] + len(data), before[1] + records)
         except OSError:
-            self.cut_back()
-            raise
+            if not self.settle(data):
+                raise
         except BaseException:
             if self.state == before:
-                self.settle(data, records)
+                self.settle(data)
             raise
 
-    def settle(self, data: bytes, records: int) -> None:
-        """After an interrupt, keep `data` if all of it is in the file, for a reader may have seen it; else cut back.
+    def settle(self, data: bytes) -> bool:
+        """After a failure or an interrupt, keep the frames that are whole in the file, and cut it back to the last.
+
+        A reader may have seen them, and may have folded them: their seqs and offsets must not be used again.
+
+        Args:
+            data: the frames that were to be written.
+
+        Returns:
+            Whether all of them are there.
 
         Raises:
             OSError: the file cannot be asked or cut back; the caller rolls.
         """
         offset, seq = self.state
-        if data and self._fs.size(self.path) >= offset + len(data):
-            self.state = (offset + len(data), seq + records)
-        else:
-            self.cut_back()
-
-    def cut_back(self) -> None:
-        """Remove what a failed or interrupted write left behind.
-
-        Raises:
-            OSError: it could not be removed; the caller rolls.
-        """
+        there = self._fs.size(self.path) - offset
+        end, records = 0, 0
+        while (found := frame.parse(data, end)).outcome is Outcome.COMPLETE and found.end <= there:
+            end, records = found.end, records + (not found.structural)
+        self.state = (offset + end, seq + records)
         self._fs.truncate(self.fd, self.offset)
+        return end == len(data)
 
     def announce(self, shape: schema.Shape) -> None:
         """Write a shape, twice: a damaged copy must not cost the records that use it.
@@ -137,10 +140,10 @@ class OpenSegment:
         self.write(frame.build(payload, self.next_seq), 1)
 
     def append_all(self, payloads: Sequence[bytes]) -> None:
-        """Append several records with one write(2): all of them, or none.
+        """Append several records with one write(2): all of them, or, where it is cut short, the first ones.
 
         Raises:
-            OSError: none was appended.
+            OSError: not all were appended; `next_seq` says how many.
         """
         frames = [frame.build(payload, self.next_seq + index) for index, payload in enumerate(payloads)]
         self.write(b"".join(frames), len(frames))

@@ -135,11 +135,11 @@ class Appender:
                 start = crc32(_pack_length_seq(length, seq))
                 data = _pack_header(crc32(payload, start), start & 0xFFFF, length, seq) + payload
                 if self._write(open_segment.fd, data) != len(data):  # type: ignore[union-attr]
-                    return self._append_after_failure(payload, number)
+                    return self._append_after_failure(payload, number, data)
                 offset += len(data)
                 open_segment.state = (offset, seq + 1)  # type: ignore[union-attr]
             except OSError:
-                return self._append_after_failure(payload, number)
+                return self._append_after_failure(payload, number, data)
             except BaseException:
                 self._settle(open_segment, data)  # type: ignore[arg-type]
                 raise
@@ -205,25 +205,22 @@ class Appender:
             else:
                 self._append_slowly(record, record.shape if isinstance(record, Log | schema.System) else None)
 
-    def _append_after_failure(self, payload: bytes, shape: int) -> bool:
-        """Undo a failed or short write of `log`, then try the careful way."""
-        if self._segment is not None:
-            self._undo(self._segment)
+    def _append_after_failure(self, payload: bytes, shape: int, data: bytes) -> bool:
+        """Remove what a failed or short write of `log` left, then try the careful way."""
+        if self._segment is not None and self._settle(self._segment, data):
+            return True
         return self._try_append(payload, shape)
 
-    def _undo(self, open_segment: OpenSegment) -> None:
-        """Remove an append that was interrupted; where that fails, leave the segment, so that no seq is used twice."""
-        try:
-            open_segment.cut_back()
-        except OSError:
-            self._abandon(open_segment)
+    def _settle(self, open_segment: OpenSegment, data: bytes) -> bool:
+        """Keep an interrupted frame if it is whole, and say so: a reader may have seen it. Else remove its beginning.
 
-    def _settle(self, open_segment: OpenSegment, data: bytes) -> None:
-        """After an interrupt, keep the frame if it is whole: a reader may have seen it. Else remove its beginning."""
+        Where that fails, the segment is left, so that no seq is used twice.
+        """
         try:
-            open_segment.settle(data, 1)
+            return open_segment.settle(data)
         except OSError:
             self._abandon(open_segment)
+            return False
 
     def _try_append(self, payload: bytes, shape: int | None) -> bool:
         try:

@@ -77,15 +77,16 @@ class Writer(Appender):
             return self._append_slowly(schema.System(self.time_ns(), shape.number, values), shape.number)
 
     def append_all(self, records: Sequence[schema.Record | msgspec.Raw]) -> None:
-        """Append several records with one write(2): all of them, or none; not for signal handlers.
+        """Append several records with one write(2); not for signal handlers.
 
-        What could not be kept is the caller's to keep: it is not counted in `lost`.
+        A full disk may cut it short: then the first records stay, for a reader may have seen them, and `next_seq` says
+        how many. What could not be kept is the caller's to keep: it is not counted in `lost`.
 
         Args:
             records: with whatever times they have; a `Raw` is a payload of a kind that this release does not know.
 
         Raises:
-            StorageError: none was kept.
+            StorageError: not all were kept.
             UsageError: the writer is closed, or a record is too large; none was kept.
         """
         payloads = [schema.encode(record) for record in records]

@@ -43,8 +43,9 @@ class Totals(msgspec.Struct):
 class Intake:
     """Takes batches for one project. Thread-safe.
 
-    A batch is appended with one write(2): all of it or nothing, whatever kills the process. Its records follow a
-    receipt with the clients' ids, so that a repeat is known for ever, and by every later server. One process
+    A batch is appended with one write(2): all of it or nothing, whatever kills the process; only a full disk may keep
+    its beginning. Its records follow a receipt with the clients' ids, so that a repeat is known for ever, and by every
+    later server, and so that what is missing of a batch is completed by it. One process
     at a time takes for a project: it holds a lock, so that no two can take the same batch at the same time.
     Entries are those that `check_entry` let pass: who has a batch for several projects checks all of it first.
 
@@ -164,6 +165,7 @@ class Intake:
             raise UnavailableError(f"the batch could not be kept: {error}") from error
 
     def _append(self, writer: Writer, seen: Seen, ids: list[bytes], make: Callable[[], Records]) -> None:
+        began = writer.next_seq
         try:
             before, records = make()
             named = any(key != NO_ID for key in ids)
@@ -172,6 +174,8 @@ class Intake:
         except BaseException as error:
             # What was noted of runs may not be stored: ask the store again.
             self._maker.forget()
+            if writer.next_seq != began:
+                self._seen = None  # its beginning is kept: read back what was
             if isinstance(error, UsageError):
                 raise RequestError(str(error)) from error
             raise
@@ -187,7 +191,7 @@ class Intake:
             self._take_lock()
             sync_inherited(self._fs, self._root, self.project)
             self._seen = self._load_seen()
-            self._writer = Writer(self._root, self.project, config=self._config, fs=self._fs)
+            self._writer = self._writer or Writer(self._root, self.project, config=self._config, fs=self._fs)
         return self._writer, self._seen
 
     def _writing(self) -> Writer:

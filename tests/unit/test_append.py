@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eventlog import names, schema, segment
+from eventlog import frame, names, schema, segment
 from eventlog.append import OpenSegment, boot_id
 from eventlog.fs import LOCAL, Fs
 
@@ -75,7 +75,7 @@ def fail_after(fs: Any, taken: int) -> None:
     fs.before_write = fail
 
 
-@pytest.mark.parametrize("taken", [0, 1, 13, 14, 20])
+@pytest.mark.parametrize("taken", [0, 1, 13, 14, 18])
 def test_a_failed_write_leaves_nothing_behind(opened: OpenSegment, faulty: Any, taken: int):
     opened.append(beat(0))
     before = LOCAL.read(opened.path)
@@ -85,6 +85,33 @@ def test_a_failed_write_leaves_nothing_behind(opened: OpenSegment, faulty: Any, 
     assert LOCAL.read(opened.path) == before
     opened.append(beat(2))
     assert records(opened.path) == [(10, schema.Heartbeat(0, "r")), (11, schema.Heartbeat(2, "r"))]
+
+
+def test_a_frame_that_is_whole_although_the_write_failed_is_appended(opened: OpenSegment, faulty: Any):
+    fail_after(faulty, 10_000)
+    opened.append(beat(0))
+    opened.append(beat(1))
+    assert records(opened.path) == [(10, schema.Heartbeat(0, "r")), (11, schema.Heartbeat(1, "r"))]
+
+
+def test_of_a_batch_that_is_cut_short_at_any_byte_the_whole_frames_stay(opened: OpenSegment, faulty: Any):
+    batch = [beat(number) for number in range(4)]
+    size = sum(len(frame.build(payload, 0)) for payload in batch)
+    seen: list[tuple[int, Any]] = []
+    for taken in range(size):
+        before, kept = len(seen), opened.next_seq
+        fail_after(faulty, taken)
+        with pytest.raises(OSError, match="full"):
+            opened.append_all(batch)
+        # Whoever read between the failed write and what was done about it saw no record that is not there now.
+        whole = taken * len(batch) // size
+        assert opened.next_seq == kept + whole
+        opened.append(beat(100 + taken))
+        now = records(opened.path)
+        assert now[:before] == seen
+        assert [record.time_ns for _, record in now[before:]] == [*range(whole), 100 + taken]
+        seen = now
+    assert [seq for seq, _ in seen] == list(range(10, 10 + len(seen)))
 
 
 @pytest.mark.parametrize("taken", [0, 5, 18])
