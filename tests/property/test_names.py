@@ -17,7 +17,8 @@ MODULE_COVERS = {
     "temporary_name", "is_temporary", "blob_path", "blobs_dir", "is_digest", "quarantine_name",
     "segments_dir", "project_segments_dir", "writer_dir", "snapshots_dir", "snapshot_dir", "manifests_dir",
     "manifest_path", "quarantine_dir", "index_dir", "incoming_dir", "imports_dir", "restoring_dir",
-    "bucket_state_path", "is_quarantine_file",
+    "bucket_state_path", "is_quarantine_file", "hub_dir", "restoring_mark", "held_dir", "held_name", "is_held",
+    "held_number",
 }  # fmt: skip
 
 
@@ -174,5 +175,19 @@ def test_directories_of_a_store_are_apart():
     of_projects = (names.index_dir, names.quarantine_dir, names.restoring_dir)
     directories = [os.path.dirname(build("/s", "p")) for build in of_projects]
     directories += [names.incoming_dir("/s"), names.imports_dir("/s"), names.segments_dir("/s")]
-    directories += [names.snapshots_dir("/s"), os.path.dirname(names.bucket_state_path("/s", "b"))]
+    directories += [names.snapshots_dir("/s"), names.hub_dir("/s"), names.held_dir("/s")]
     assert len(set(directories)) == len(directories)
+    private = {names.hub_dir("/s")}
+    assert {
+        os.path.dirname(path) for path in (names.bucket_state_path("/s", "b"), names.restoring_mark("/s"))
+    } == private
+
+
+@given(st.integers(1, 10**12 - 1), st.integers(1, 10**12 - 1))
+def test_calls_that_wait_sort_by_their_numbers_and_are_told_from_all_other_names(one, other):
+    first, second = names.held_name(one), names.held_name(other)
+    assert (names.held_number(first), names.is_held(first)) == (one, True)
+    assert (first < second) == (one < other) or one == other
+    assert names.held_name(one) != first
+    for name in (first + ".refused", names.temporary_name(first), "x" + first, names.manifest_name(one)):
+        assert (names.is_held(name), names.held_number(name)) == (False, 0)
