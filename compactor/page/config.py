@@ -7,9 +7,11 @@ from typing import Final
 
 import msgspec
 
+from compactor.serve.sampler import COLUMNS
 from eventlog.errors import UsageError
 
-FEWEST_POINTS: Final = 4
+FEWEST_POINTS: Final = 4 * COLUMNS
+"""A sampler keeps the extremes of all its metrics, so fewer rows are not to be had."""
 
 
 class PageConfig(msgspec.Struct, frozen=True, kw_only=True):
