@@ -33,9 +33,17 @@ class PageBucket:
         """Make the bucket unless it is there.
 
         Raises:
+            UsageError: it is private, so that the page would see nothing of it.
             StorageError: the Hub refused or could not be reached.
         """
-        self._bucket.create(private=False)
+        private = self._bucket.is_private()
+        if private:
+            raise UsageError(
+                f"the bucket {self._bucket.address.bucket} is private, and a page reads it without any token: make it "
+                "public in its settings on the Hub, or name another one"
+            )
+        if private is None:
+            self._bucket.create(private=False)
 
     def is_empty(self) -> bool:
         """Say whether the bucket holds nothing."""

@@ -165,7 +165,11 @@ def test_a_first_export_that_is_killed_anywhere_does_not_take_its_page_for_someb
 
 def test_a_bucket_that_holds_a_store_or_another_page_is_not_written_to(hub: LocalHub, tmp_path: Path) -> None:
     log(tmp_path / "store", "a", 20)
-    hub.api().create_bucket(PAGE, private=True)
+    hub.api().create_bucket("owner/private", private=True)
+    with pytest.raises(UsageError, match="is private, and a page reads it without any token"):
+        export(hub, tmp_path / "store", client(hub, "owner/private"))
+    assert client(hub, "owner/private").files("") == []
+    hub.api().create_bucket(PAGE)
     client(hub, PAGE).upload([(b"x", "segments/p/w/1.seg")])
     with pytest.raises(UsageError, match="holds other things than a page"):
         export(hub, tmp_path / "store")

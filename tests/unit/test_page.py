@@ -22,6 +22,7 @@ from compactor.page import layout
 from compactor.page.config import PageConfig
 from compactor.page.configs import config_table
 from compactor.page.export import PageExport
+from compactor.page.make import PageMaker
 from compactor.page.plan import Local, Mark, plan_put, read_mark
 from compactor.page.target import Directory, There
 from compactor.work import take_turn
@@ -294,6 +295,31 @@ def test_the_page_is_complete_to_the_last_log_folded_or_not_and_the_same_either_
     assert page.values("x") == [float(step) for step in range(50)]
     assert page.files() == before
     assert (done.uploaded, done.deleted) == (0, 0)
+
+
+def test_a_service_sees_what_was_logged_renamed_and_deleted_since_its_last_look(page: Page, tmp_path: Path) -> None:
+    def look() -> list[tuple[str, float]]:
+        made = maker.make()
+        rows = pq.read_table(made.files["metrics.parquet"]).to_pylist()
+        return [(row["run_name"], row["x"]) for row in rows if row.get("x") is not None]
+
+    with page.run("a") as first, page.run("b") as second:
+        first.log({"x": 1.0, "file": eventlog.File(b"a")})
+        second.log({"x": 2.0})
+        maker = PageMaker(str(page.store), "p", PageConfig(), str(tmp_path / "made"))
+        assert look() == [("a", 1.0), ("b", 2.0)]
+        reached = maker.reached()
+        assert maker.reached() == reached
+        first.log({"x": 3.0})
+        assert maker.reached() != reached
+        assert look() == [("a", 1.0), ("a", 3.0), ("b", 2.0)]
+        page.admin("rename", "b", name="c")
+        assert look() == [("a", 1.0), ("a", 3.0), ("c", 2.0)]
+        page.admin("delete", "a")
+        assert look() == [("c", 2.0)]
+        assert not [path for path in maker.make().files if path.startswith("media/")]
+        second.log({"y": "text"})
+        assert "y" in pq.read_schema(maker.make().files["metrics.parquet"]).names
 
 
 def test_row_groups_hold_many_runs_and_memory_a_bounded_number_of_cells(
