@@ -162,7 +162,7 @@ class PageMaker:
         tables = {
             layout.METRICS: metric_rows(project, part, points, media),
             layout.SYSTEM: system_rows(project, part, points),
-            layout.TRACES: table_of(self._traces(part, media), _TRACES),
+            layout.TRACES: [table_of(self._traces(part, media), _TRACES)],
         }
         spooled = {
             name: spool(os.path.join(directory, os.path.basename(name)), table, part.run_id, name_of(part))

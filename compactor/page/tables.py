@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 
 from compactor.page.layout import ID_COLUMNS, metric_columns
 from compactor.page.rows import NUMBER, OTHER, STEP, TIMESTAMP
+from eventlog.fs import LOCAL
+from eventlog.sink import Sink
 
 # Snappy, and no encoding but the plain one and dictionaries: of others the page's reader takes no notice, or breaks.
 _FORM: Final[dict[str, Any]] = {
@@ -37,25 +40,38 @@ class Spooled(NamedTuple):
     path: str
     columns: tuple[str, ...]
 
-    def load(self) -> pa.Table:
-        """Return the rows.
+    def load(self) -> Iterator[pa.Table]:
+        """Yield the rows, as many at once as they were spooled.
 
         Raises:
             OSError: the file cannot be read.
         """
         with pa.OSFile(self.path) as file, pa.ipc.open_file(file) as reader:
-            return reader.read_all()
+            for index in range(reader.num_record_batches):
+                yield pa.Table.from_batches([reader.get_batch(index)])
 
 
-def spool(path: str, table: pa.Table, run_id: str, name: str) -> Spooled:
-    """Write the rows of one run to a file, which is made or replaced.
+def spool(path: str, tables: Iterable[pa.Table], run_id: str, name: str) -> Spooled:
+    """Write the rows of one run, at least one table of them, to a file, which is made or replaced.
 
     Raises:
         OSError: it cannot be written.
     """
-    with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
-    return Spooled(run_id, name, path, tuple(table.column_names))
+    each = iter(tables)
+    first = next(each)
+    with _file(path) as file, pa.ipc.new_file(file, first.schema) as writer:
+        for table in itertools.chain([first], each):
+            writer.write_table(table)
+    return Spooled(run_id, name, path, tuple(first.column_names))
+
+
+@contextlib.contextmanager
+def _file(path: str) -> Iterator[Sink]:
+    """Make or replace a file that Arrow writes, in which it never sees a write fail."""
+    with open(path, "wb", buffering=0) as file:
+        sink = Sink(LOCAL, file.fileno())
+        yield sink
+        sink.check()
 
 
 class Form(NamedTuple):
@@ -90,8 +106,9 @@ def write_runs(path: str, runs: Iterable[Spooled], form: Form) -> int:
         OSError: a file cannot be read or written.
     """
     rows = 0
-    with contextlib.closing(pq.ParquetWriter(path, form.schema, **_FORM)) as writer:
-        for group in _grouped((_conformed(run, form) for run in runs), len(form.schema)):
+    with _file(path) as file, contextlib.closing(pq.ParquetWriter(file, form.schema, **_FORM)) as writer:
+        tables = (_conformed(run, table, form) for run in runs for table in run.load())
+        for group in _grouped(tables, len(form.schema)):
             writer.write_table(group)
             rows += group.num_rows
     return rows
@@ -110,8 +127,7 @@ def _type(name: str) -> pa.DataType:
     return pa.float64() if name.startswith(NUMBER) else pa.string()
 
 
-def _conformed(run: Spooled, form: Form) -> pa.Table:
-    table = run.load()
+def _conformed(run: Spooled, table: pa.Table, form: Form) -> pa.Table:
     rows = table.num_rows
     found = {form.columns.get(name, name): table[name] for name in table.column_names}
     found["run_id"] = pa.chunked_array([pa.repeat(run.run_id, rows)])
@@ -120,7 +136,7 @@ def _conformed(run: Spooled, form: Form) -> pa.Table:
 
 
 def _grouped(tables: Iterable[pa.Table], width: int) -> Iterator[pa.Table]:
-    """Put runs into row groups of so many cells: each column of each group costs the page a look."""
+    """Put tables into row groups of so many cells: each column of each group costs the page a look."""
     gathered: list[pa.Table] = []
     rows = 0
     for table in tables:
@@ -139,5 +155,5 @@ def write_table(path: str, table: pa.Table) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with contextlib.closing(pq.ParquetWriter(path, table.schema, **_FORM)) as writer:
+    with _file(path) as file, contextlib.closing(pq.ParquetWriter(file, table.schema, **_FORM)) as writer:
         writer.write_table(table)

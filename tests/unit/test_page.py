@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -429,6 +431,27 @@ def test_the_command_fills_a_directory_and_tells_what_it_did(page: Page) -> None
     refused = CliRunner().invoke(cli, ["static-export", str(page.store), "", "--once"])
     assert refused.exit_code == 2
     assert os.listdir(page.out)
+
+
+def test_on_a_full_disk_it_says_so_and_the_page_stays_as_it_was(page: Page) -> None:
+    with page.run("a") as run:
+        run.log({"x": 1.0})
+    page.export()
+    before = page.files()
+    with page.run("b") as run:
+        for step in range(3000):
+            run.log({"x": float(step)})
+    # A file that grows beyond the limit is refused like one on a full disk.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    program = f"{limit}; import sys; sys.argv[0] = 'compactor'; from compactor.cli import main; main()"
+    words = [sys.executable, "-c", program, "static-export", str(page.store), str(page.out), "--once"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert "File too large" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert page.files() == before
+    page.export()
+    assert [run["name"] for run in page.json("runs.json")] == ["a", "b"]
 
 
 @pytest.mark.parametrize("seed", range(2))
