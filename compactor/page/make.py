@@ -213,7 +213,7 @@ class PageMaker:
             write_table(self._path(name), table)
         files, missing = artifact_files(artifacts, self._hub)
         for item in reads.project_files(project):
-            found = find(self._hub, item["path"])
+            found = find(self._hub, item["path"], self._name)
             if found is None:
                 missing.add(item["path"])
             else:

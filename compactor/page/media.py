@@ -8,10 +8,8 @@ from typing import Any
 
 from compactor.page.layout import MEDIA, blob_file
 from compactor.serve.errors import NotFoundError
-from compactor.serve.files import Found, canonical, find_file
+from compactor.serve.files import Found, find_file
 from compactor.serve.hub import Hub
-from compactor.serve.typed import BLOB_PREFIX, INLINE_PREFIX
-from compactor.serve.typedrows import parse_inline_path
 
 
 class Media:
@@ -54,7 +52,7 @@ class Media:
         return known
 
     def _found(self, path: str) -> str:
-        found = find(self._hub, path) if self._is_own(path) else None
+        found = find(self._hub, path, self._project)
         if found is None:
             self.missing.add(path)
             return path
@@ -70,19 +68,13 @@ class Media:
         # The page takes the project's name off before it asks.
         return f"{self._project}/{name}"
 
-    def _is_own(self, path: str) -> bool:
-        """Say whether a path is of this project: what others log may be private, and a page never is."""
-        head = path.split("/", 1)[0]
-        if head == INLINE_PREFIX:
-            where = parse_inline_path(path)
-            return where is not None and where[0] == self._project
-        own = (f"{self._project}/", f"{canonical(self._project)}/")
-        return head == BLOB_PREFIX or path.startswith(own)
 
+def find(hub: Hub, path: str, project: str) -> Found | None:
+    """Return what a path means in a project, or None.
 
-def find(hub: Hub, path: str) -> Found | None:
-    """Return what a path means, or None when nothing of that name is there."""
+    What was uploaded to another project may be private, and a page never is.
+    """
     try:
-        return find_file(hub, path)
+        return find_file(hub, path, only=project)
     except NotFoundError:
         return None

@@ -194,6 +194,11 @@ def test_sync_fills_the_page_beside_the_bucket_until_it_is_stopped_and_once_more
     store = tmp_path / "store"
     log(store, "a", 20)
     page = f"--static-export {PAGE} --project p"
+    once = start(hub, tmp_path / "home", f"compactor sync {store} hf://buckets/{bucket} {page} --once --json")
+    out, err = once.communicate(timeout=60)
+    assert once.returncode == 0, err
+    assert [json.loads(line)["project"] for line in out.splitlines()] == ["p", "p"]
+    assert shown(hub, tmp_path / "read") == {"a"}
     service = start(hub, tmp_path / "home", f"compactor sync {store} hf://buckets/{bucket} {page} --interval 0.1")
     try:
         told = ""

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 
 import eventlog
 from compactor.cli import cli
+from compactor.commands.paging import run_both
 from compactor.config import CompactorConfig
 from compactor.page import layout
 from compactor.page.config import PageConfig
@@ -28,10 +30,13 @@ from compactor.page.make import PageMaker
 from compactor.page.plan import Local, Mark, plan_put, read_mark
 from compactor.page.target import Directory, There
 from compactor.work import take_turn
+from eventlog import schema
+from eventlog.blobs import BlobStore
 from eventlog.commands.changing import append_change
 from eventlog.errors import UsageError
 from eventlog.fs import LOCAL
 from eventlog.store import open_store
+from eventlog.writer import Writer
 
 FILES = {
     "metrics.parquet",
@@ -364,6 +369,23 @@ def test_media_of_another_project_do_not_get_to_the_page(page: Page) -> None:
     assert b"secret" not in b"".join(page.files().values())
 
 
+def test_a_path_means_the_file_of_its_own_project_also_where_clients_shorten_names_alike(tmp_path: Path) -> None:
+    blobs = BlobStore(str(tmp_path / "store"))
+    for project in ("a b", "ab"):
+        ref = blobs.put(project.encode())
+        with eventlog.init(project=project, name="r", dir=tmp_path / "store") as run:
+            run.log({"x": {"_type": "trackio.image", "file_path": "ab/r/0/x.png", "caption": ""}})
+        writer = Writer(str(tmp_path / "store"), project)
+        path = f"{project}/r/0/x.png"
+        writer.append(schema.Upload(1, run.id, path, ref.digest, ref.size_bytes, 0))
+        writer.close()
+    for project in ("a b", "ab"):
+        out = tmp_path / f"page of {project}"
+        done = PageExport(str(tmp_path / "store"), project, Directory(str(out))).once()
+        assert done.missing == []
+        assert [path.read_bytes() for path in out.rglob("media/blob/*")] == [project.encode()]
+
+
 def test_a_directory_with_other_things_or_another_projects_page_is_left_alone(page: Page) -> None:
     with page.run() as run:
         run.log({"x": 1.0})
@@ -452,6 +474,32 @@ def test_on_a_full_disk_it_says_so_and_the_page_stays_as_it_was(page: Page) -> N
     assert page.files() == before
     page.export()
     assert [run["name"] for run in page.json("runs.json")] == ["a", "b"]
+
+
+class _Service:
+    """Runs until it is stopped, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.stopped = error, threading.Event()
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def run(self) -> None:
+        if self.error is not None:
+            raise self.error
+        assert self.stopped.wait(60)
+
+
+def test_the_end_of_a_page_or_of_the_service_beside_it_is_the_end_of_both() -> None:
+    beside, page = _Service(), _Service(ValueError("of the page"))
+    with pytest.raises(ValueError, match="of the page"):
+        run_both(beside, page)
+    assert beside.stopped.is_set()
+    beside, page = _Service(ValueError("of the service")), _Service()
+    with pytest.raises(ValueError, match="of the service"):
+        run_both(beside, page)
+    assert page.stopped.is_set()
 
 
 @pytest.mark.parametrize("seed", range(2))
