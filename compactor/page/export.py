@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -19,6 +20,7 @@ from compactor.page.target import Target
 from eventlog.errors import EventLogError, UsageError
 
 log = logging.getLogger("compactor")
+_LOOK_S: Final = 3600.0
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,9 +148,9 @@ class PageExport:
             self._complain(error)
             return
         self._failing = ""
-        # What was missing may come without a record of the project, and what waits is to go.
-        again_s = self._config.grace_s if done.waiting else float("inf")
-        self._shown, self._again_at = reached, time.monotonic() + (0 if done.missing else again_s)
+        # What was missing may come without a record of the project, what waits is to go, and the place may be changed.
+        again_s = 0 if done.missing else min(self._config.grace_s, _LOOK_S) if done.waiting else _LOOK_S
+        self._shown, self._again_at = reached, time.monotonic() + again_s
 
     def _export(self, maker: PageMaker) -> Exported:
         started = time.monotonic()

@@ -173,6 +173,8 @@ def test_a_bucket_that_holds_a_store_or_another_page_is_not_written_to(hub: Loca
     client(hub, PAGE).upload([(b"x", "segments/p/w/1.seg")])
     with pytest.raises(UsageError, match="holds other things than a page"):
         export(hub, tmp_path / "store")
+    with pytest.raises(UsageError, match="holds other things than a page"):
+        PageExport(str(tmp_path / "store"), "p", PageBucket(client(hub, PAGE))).check()
     assert [file.path for file in client(hub, PAGE).files("")] == ["segments/p/w/1.seg"]
     with pytest.raises(UsageError, match="reads its bucket as a whole"):
         PageBucket(client(hub, PAGE, "prefix"))

@@ -32,6 +32,7 @@ from compactor.page.target import Directory, There
 from compactor.work import take_turn
 from eventlog import schema
 from eventlog.blobs import BlobStore
+from eventlog.commands import cli as library
 from eventlog.commands.changing import append_change
 from eventlog.errors import UsageError
 from eventlog.fs import LOCAL
@@ -453,6 +454,22 @@ def test_the_command_fills_a_directory_and_tells_what_it_did(page: Page) -> None
     refused = CliRunner().invoke(cli, ["static-export", str(page.store), "", "--once"])
     assert refused.exit_code == 2
     assert os.listdir(page.out)
+
+
+def test_a_page_is_a_static_export_that_can_be_imported(page: Page, tmp_path: Path) -> None:
+    with page.run("a", config={"lr": 0.5}) as run:
+        for step in range(50):
+            run.log({"x": step / 3}, step=step)
+        run.log({"f": eventlog.Image(b"no image", name="x.png"), "m": eventlog.Markdown("# m")})
+    page.export()
+    done = CliRunner().invoke(library, ["import", str(page.out), str(tmp_path / "copy"), "--into", "p"])
+    assert done.exit_code == 0, done.output
+    mine, copy = open_store(page.store), open_store(tmp_path / "copy")
+    for name in ("name", "last_step"):
+        assert copy.runs("p")[name].to_pylist() == mine.runs("p")[name].to_pylist()
+    assert copy.metrics("p", names=["x"])["x"].to_pylist() == [step / 3 for step in range(50)]
+    assert json.loads(copy.runs("p")["config"][0].as_py())["lr"] == 0.5
+    assert {"trackio.image", "trackio.markdown"} <= {*copy.events("p")["kind"].to_pylist()}
 
 
 def test_on_a_full_disk_it_says_so_and_the_page_stays_as_it_was(page: Page) -> None:
