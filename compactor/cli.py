@@ -12,6 +12,7 @@ from rich.table import Table
 
 from compactor.commands.deploying import deploy_command
 from compactor.commands.output import log_to_stderr
+from compactor.commands.paging import static_export
 from compactor.commands.serving import run_beside_bucket, serve
 from compactor.commands.syncing import restore_command, sync
 from compactor.config import CompactorConfig
@@ -184,6 +185,7 @@ def status_command(store: str, *, as_json: bool) -> None:
 
 cli.add_command(serve)
 cli.add_command(sync)
+cli.add_command(static_export)
 cli.add_command(restore_command)
 cli.add_command(deploy_command)
 

@@ -177,5 +177,7 @@ def _print_deployed(done: run.Deployed) -> None:
         click.echo("log to it:")
         for name, value in done.environment.items():
             click.echo(f"  export {name}={value}")
+    if done.fill is not None:
+        click.echo(f"fill it, where the store is:\n  {clean(done.fill)}")
     for note in done.notes:
         click.echo(f"note: {note}", err=True)

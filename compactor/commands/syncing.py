@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from compactor.commands.output import log_to_stderr
+from compactor.commands.paging import page_of, run_both
 from compactor.hub.publish import Published
 from compactor.hub.restore import Restored, restore
 from compactor.hub.sync import Sync, SyncConfig
@@ -20,6 +21,9 @@ from eventlog.fs import LOCAL
 from eventlog.hub import inbox
 from eventlog.hub.address import parse_bucket
 from eventlog.hub.bucket import Bucket
+
+if TYPE_CHECKING:
+    from compactor.page.export import PageExport
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for each deed.")
 
@@ -45,10 +49,21 @@ def open_bucket(address: str) -> Bucket:
 @click.option("--interval", "interval_s", type=float, help="Seconds between looks at everything. [30]")
 @click.option("--grace", "grace_s", type=float, help="Seconds that superseded files stay in the bucket. [1 day]")
 @click.option("--public", is_flag=True, help="If the bucket has to be made, let everybody read it.")
+@click.option("--static-export", "page_bucket", help="Fill this bucket of a static page too, hf://buckets/OWNER/NAME.")
+@click.option("--project", help="With --static-export: the project that the page shows.")
 @click.option("--take-over", is_flag=True, help="With --once: publish although another store has taken over.")
 @_JSON
 def sync(
-    store: str, bucket: str, *, once: bool, public: bool, take_over: bool, as_json: bool, **options: float | None
+    store: str,
+    bucket: str,
+    *,
+    once: bool,
+    public: bool,
+    take_over: bool,
+    page_bucket: str | None,
+    project: str | None,
+    as_json: bool,
+    **options: float | None,
 ) -> None:
     """Keep BUCKET (hf://buckets/OWNER/NAME) a whole copy of STORE, until SIGTERM or --once.
 
@@ -62,14 +77,33 @@ def sync(
     root = os.path.abspath(store)
     published, restored = (_print_json, _print_json) if as_json else (print_published, print_restored)
     work = Sync(root, open_bucket(bucket), config, on_published=published, on_restored=restored)
+    page = _page(root, bucket, page_bucket, project, as_json=as_json)
     if once:
         work.once(take_over=take_over)
+        if page is not None:
+            page.once()
         return
     log_to_stderr()
     with stopping_on_signals(work):
         click.echo(f"compactor: publishing {root} to {parse_bucket(bucket)}", err=True)
-        work.run()
+        if page is not None:
+            page.check()
+            run_both(work, page)
+        else:
+            work.run()
     click.echo("compactor: stopped", err=True)
+
+
+def _page(root: str, bucket: str, page_bucket: str | None, project: str | None, *, as_json: bool) -> PageExport | None:
+    if page_bucket is None:
+        if project is not None:
+            raise UsageError("--project goes with --static-export: every project is published")
+        return None
+    if project is None:
+        raise UsageError("--static-export shows one project: name it with --project")
+    if parse_bucket(page_bucket).bucket == parse_bucket(bucket).bucket:
+        raise UsageError("everybody can read a page's bucket: give --static-export one of its own, not the store's")
+    return page_of(root, project, page_bucket, as_json=as_json, bucket_only=True)
 
 
 @click.command("restore")

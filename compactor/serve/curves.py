@@ -102,6 +102,11 @@ class Curves:
             known = self._by_name[name] = len(self._samplers) - 1
         return known
 
+    def rows(self) -> list[tuple[list[str], Rows]]:
+        """Return the rows that are shown, with the names of their columns; a metric is in one of the parts only."""
+        found = ((sampler.names, sampler.rows()) for sampler in self._samplers)
+        return [(names[: rows.values.shape[1]], rows) for names, rows in found if rows is not None]
+
     def render(self) -> tuple[NDArray[np.int64], list[bytes]]:
         """Return the times of the rows, ascending, and each row as a JSON object."""
         return merge_by_time([sampler.render() for sampler in self._samplers])

@@ -32,8 +32,13 @@ class Found(NamedTuple):
     name: str
 
 
-def find_file(hub: Hub, path: str) -> Found:
+def find_file(hub: Hub, path: str, *, only: str | None = None) -> Found:
     """Return what a path means that a value, or the list of files, gave to the dashboard.
+
+    Args:
+        hub: where to look.
+        path: as the value has it.
+        only: what was uploaded to other projects than this one is not found.
 
     Raises:
         NotFoundError: nothing of that name was logged or uploaded.
@@ -43,10 +48,10 @@ def find_file(hub: Hub, path: str) -> Found:
     for place in dict.fromkeys((path, path.removeprefix(f"{MEDIA_DIR}/"))):
         head, _, rest = place.partition("/")
         where = parse_inline_path(place) if head == INLINE_PREFIX else None
-        if where is not None:
+        if where is not None and only in (None, where[0]):
             return Found("", _inline(hub, where), "text/html", "page.html")
         digest = os.path.splitext(rest)[0] if head == BLOB_PREFIX else ""
-        digest = digest if names.is_digest(digest) else _uploaded(hub, place)
+        digest = digest if names.is_digest(digest) else _uploaded(hub, place, hub.names() if only is None else [only])
         if digest:
             return Found(blob_path(hub, digest), b"", media_type(name), name)
     raise NotFoundError("Not found")
@@ -63,9 +68,11 @@ def blob_path(hub: Hub, digest: str) -> str:
     return hub.blobs.path(digest)
 
 
-def _uploaded(hub: Hub, path: str) -> str:
-    """Return the digest of what was uploaded under a path, or ""; clients also shorten a project's name."""
-    projects = hub.names()
+def _uploaded(hub: Hub, path: str, projects: list[str]) -> str:
+    """Return the digest of what was uploaded to one of these projects under a path, or "".
+
+    Clients also shorten a project's name.
+    """
     for prefix, project in [*zip(projects, projects, strict=True), *((canonical(name), name) for name in projects)]:
         if path.startswith(f"{prefix}/"):
             state = hub.find(project)

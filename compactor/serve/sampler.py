@@ -175,6 +175,11 @@ class Sampler:
             times, texts = np.concatenate([times, chosen.time_ns]), texts + self._encode(chosen)
         return times, texts
 
+    def rows(self) -> Rows | None:
+        """Return the rows that are shown, in the order of time; None when there are none."""
+        parts = [part for part in (self._kept, self._open_rows()) if part is not None]
+        return concatenate(parts) if parts else None
+
     def _open_rows(self) -> Rows | None:
         """Return what is shown of the open bucket, and the last row of all, which may be in none."""
         if self._pending and len(self._pending[0].number):

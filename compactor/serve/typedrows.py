@@ -12,12 +12,13 @@ import orjson
 from numpy.typing import NDArray
 
 from compactor.serve.sampler import iso_times
-from compactor.serve.typed import HISTOGRAMS, INLINE_PREFIX, to_trackio
+from compactor.serve.typed import HISTOGRAMS, INLINE_PREFIX, REPORTS, SHOWN_AS_MEDIA, TRACES, to_trackio
 from eventlog import schema, values
 from eventlog.columns import EventRow
 
 _RECORD_KINDS: Final = frozenset(schema.kind_name(kind) for kind in schema.KINDS)
 _MOST_HISTOGRAMS: Final = 512
+_ALL_SHOWN: Final = SHOWN_AS_MEDIA | REPORTS | TRACES
 _MAX_DEPTH: Final = 200
 _OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
@@ -89,16 +90,18 @@ class TypedRows:
         """Return the times and the JSON objects; of many histograms, more than a chart can show, each n-th."""
         if not histograms_only:
             return np.array([row.time_ns for row in self._rows], np.int64), [row.text for row in self._rows]
-        rows = [row for row in self._rows if row.histograms]
-        stride = 1
-        while len(rows) // stride > _MOST_HISTOGRAMS:
-            stride *= 2
-        rows = [*rows[:-1:stride], rows[-1]] if rows else []
+        rows = _thinned([row for row in self._rows if row.histograms])
         return np.array([row.time_ns for row in rows], np.int64), [row.histograms for row in rows]
 
     def of_kinds(self, kinds: frozenset[str]) -> list[dict[str, Any]]:
         """Return the rows that have a value of one of these kinds, decoded."""
         return [orjson.loads(row.text) for row in self._rows if not kinds.isdisjoint(row.kinds)]
+
+    def decoded(self) -> list[dict[str, Any]]:
+        """Return the rows: all that a tab lists one by one, and of many others, such as histograms, each n-th."""
+        others = [row for row in self._rows if _ALL_SHOWN.isdisjoint(row.kinds)]
+        gone = set(map(id, others)) - set(map(id, _thinned(others)))
+        return [orjson.loads(row.text) for row in self._rows if id(row) not in gone]
 
     def named(self, name: str) -> list[dict[str, Any]]:
         """Return the values of one name, each with its time and step."""
@@ -109,6 +112,14 @@ class TypedRows:
     def names(self) -> set[str]:
         """Return the names of all values."""
         return {name for row in self._rows for name in orjson.loads(row.text)} - {"timestamp", "step"}
+
+
+def _thinned(rows: list[_Row]) -> list[_Row]:
+    """Return as many as a chart can show: each n-th, and the last."""
+    stride = 1
+    while len(rows) // stride > _MOST_HISTOGRAMS:
+        stride *= 2
+    return [*rows[:-1:stride], rows[-1]] if rows else []
 
 
 def inline_path(project: str, event: EventRow) -> str:

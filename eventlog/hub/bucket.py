@@ -71,16 +71,23 @@ class Bucket:
         Raises:
             StorageError: the Hub refused or could not be reached.
         """
+        return self.is_private() is not None
+
+    def is_private(self) -> bool | None:
+        """Say whether only those who may see it do; None when it is not there, for this token.
+
+        Raises:
+            StorageError: the Hub refused or could not be reached.
+        """
         from huggingface_hub.errors import HfHubHTTPError
 
         with told(str(self)):
             try:
-                self._api.bucket_info(self.address.bucket)
+                return bool(self._api.bucket_info(self.address.bucket).private)
             except HfHubHTTPError as error:
                 if status_of(error) == 404:
-                    return False
+                    return None
                 raise
-        return True
 
     def create(self, *, private: bool = True) -> bool:
         """Create the bucket unless it is there; return whether it was created.

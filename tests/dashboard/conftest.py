@@ -166,8 +166,9 @@ class Window:
         problems: errors of the console and of scripts, and requests to other hosts.
     """
 
-    def __init__(self, browser: Browser, server: Server, screenshots: Path) -> None:
+    def __init__(self, browser: Browser, server: Server, screenshots: Path, also: tuple[str, ...] = ()) -> None:
         self.server = server
+        self.expected = (f"{server.url}/", "blob:", "data:", *also)
         self.screenshots = screenshots
         self.problems: list[str] = []
         self.asked: list[str] = []
@@ -180,7 +181,7 @@ class Window:
 
     def _note_request(self, request: Any) -> None:
         self.asked.append(request.url)
-        if not request.url.startswith((f"{self.server.url}/", "blob:", "data:")):
+        if not request.url.startswith(self.expected):
             self.problems.append(f"request to another host: {request.url}")
 
     def _note_message(self, message: Any) -> None:
@@ -267,11 +268,14 @@ def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def windows(browser: Browser, screenshots: Path) -> Iterator[Callable[[Server], Window]]:
-    """Return a function that opens a window on a server, with no cookies; none may have seen a problem."""
+    """Return a function that opens a window on a server, with no cookies; none may have seen a problem.
+
+    It may ask no other addresses than those of the server and those that begin as `also` says.
+    """
     opened: list[Window] = []
 
-    def look_at(server: Server) -> Window:
-        opened.append(Window(browser, server, screenshots))
+    def look_at(server: Server, also: tuple[str, ...] = ()) -> Window:
+        opened.append(Window(browser, server, screenshots, also))
         return opened[-1]
 
     yield look_at
@@ -326,6 +330,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def window(windows: Callable[[Server], Window], digits: Server) -> Window:
     """Return a window on the server that most tests share."""
     return windows(digits)
+
+
+@pytest.fixture(name="wait_until", scope="session")
+def waiting() -> Callable[..., Any]:
+    """Return what asks until the answer is true."""
+    return wait_until
 
 
 @pytest.fixture(scope="session")

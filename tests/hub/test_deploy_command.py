@@ -114,7 +114,9 @@ def test_who_has_no_plan_can_copy_the_command_for_the_free_page_and_it_works(sto
         done = call(command.removeprefix("compactor deploy ").replace("PROJECT", "mnist"))
     assert done.exit_code == 0, done.output
     assert f"https://huggingface.co/spaces/{SPACE}" in done.stdout
-    assert "export" not in done.stdout
+    assert "TRACKIO" not in done.stdout
+    fill = "compactor static-export ./eventlog-store hf://buckets/owner/space-page --project mnist"
+    assert done.stdout.splitlines()[-1].strip() == fill
     settings = json.loads(story.hub.control.get(f"/host/{SPACE}/config.json").content)
     assert (settings["project"], settings["bucket_id"]) == ("mnist", "owner/space-page")
     page = story.hub.control.get(f"/host/{SPACE}/index.html").text

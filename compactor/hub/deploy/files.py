@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Final
 
 from compactor.hub.deploy.wanted import File, Package, Wanted
+from eventlog.present import clean
 
 MARK: Final = "eventlog-deploy.json"
 """The file by which a later deploy knows that a Space is its own."""
@@ -38,6 +40,12 @@ def serve_command(wanted: Wanted) -> list[str]:
     """Return what a Docker Space runs."""
     address = ["--host", "0.0.0.0", "--port", str(PORT)]  # noqa: S104 - in its container, where the Hub's proxy asks
     return ["compactor", "serve", STORE, "--bucket", str(wanted.bucket), "--stop-within", str(_STOP_WITHIN_S), *address]
+
+
+def fill_command(wanted: Wanted) -> str:
+    """Return what fills the bucket that a static page reads."""
+    words = ["compactor", "static-export", "./eventlog-store", str(wanted.bucket), "--project", wanted.project or ""]
+    return shlex.join(words)
 
 
 def _dockerfile(wanted: Wanted, package: Package) -> str:
@@ -95,7 +103,8 @@ def _readme(wanted: Wanted) -> str:
     else:
         text = (
             f"The runs of one project of an eventlog store, read from the bucket `"
-            f"{wanted.bucket}`. Nothing runs here: what writes the bucket is a compactor somewhere else."
+            f"{wanted.bucket}`. Nothing runs here: a compactor that runs where the store is fills the bucket.\n\n"
+            f"    {clean(fill_command(wanted))}"
         )
     lines = ["---", *front, "pinned: false", "tags:", "  - eventlog", "  - trackio", "---", "", f"# {name}", "", text]
     return "\n".join(lines) + "\n"

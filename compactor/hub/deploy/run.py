@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from compactor.hub.deploy.execute import Executor, how_to_make
+from compactor.hub.deploy.files import fill_command
 from compactor.hub.deploy.health import Awaited, wait
 from compactor.hub.deploy.look import look, space_host
 from compactor.hub.deploy.plan import (
@@ -42,6 +43,7 @@ class Deployed(msgspec.Struct, frozen=True, kw_only=True):
         steps: the calls that changed something, with secrets masked.
         write_token: what was put into the Space now; None when it keeps the one it has, or takes none.
         environment: what training processes need to log to it, as far as it is known.
+        fill: the command that fills the bucket of a static page; None for a server, which does it itself.
         notes: what people should know.
     """
 
@@ -53,6 +55,7 @@ class Deployed(msgspec.Struct, frozen=True, kw_only=True):
     steps: list[dict[str, Any]]
     write_token: str | None
     environment: dict[str, str]
+    fill: str | None
     notes: list[str]
 
 
@@ -118,6 +121,7 @@ def deploy(
         steps=[call_of(step) for step in steps if not isinstance(step, Wait)],
         write_token=sent,
         environment=_environment(wanted, url, sent, private=private),
+        fill=fill_command(wanted) if wanted.mode == "static" else None,
         notes=[*executor.notes, *_notes(wanted, sent, private=private)],
     )
 
@@ -155,7 +159,7 @@ def _environment(wanted: Wanted, url: str, write_token: str | None, *, private: 
 
 def _notes(wanted: Wanted, write_token: str | None, *, private: bool) -> list[str]:
     if wanted.mode == "static":
-        return [f"everybody can read the bucket {wanted.bucket.bucket} as a whole; a compactor has to fill it"]
+        return [f"everybody can read the bucket {wanted.bucket.bucket} as a whole"]
     notes = []
     if private:
         notes.append(
