@@ -10,10 +10,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from compactor.commands.beside import bucket_of, bucket_options, run_beside_bucket
 from compactor.commands.deploying import deploy_command
 from compactor.commands.output import log_to_stderr
 from compactor.commands.paging import static_export
-from compactor.commands.serving import run_beside_bucket, serve
+from compactor.commands.serving import serve
 from compactor.commands.syncing import restore_command, sync
 from compactor.config import CompactorConfig
 from compactor.plan import plan
@@ -57,26 +58,16 @@ def _settings(**options: Any) -> CompactorConfig:
 @click.option("--grace", "grace_s", type=float, help="Seconds that superseded files stay for readers. [3600]")
 @click.option("--keep-segments", "segment_retention_s", type=float, help="Seconds that folded segments stay. [7 days]")
 @click.option("--keep-segments-forever", is_flag=True, help="Never delete folded segments.")
-@click.option("--bucket", help="Restore from hf://buckets/OWNER/NAME at the start, then keep it up to date.")
-@click.option("--interval", "interval_s", type=float, help="With --bucket: seconds between two publishes. [30]")
-@click.option("--stop-within", "stop_within_s", type=float, help="With --bucket: seconds that the end may take. [25]")
+@bucket_options
 @_JSON
 def run(
-    store: str,
-    *,
-    once: bool,
-    project: str | None,
-    keep_segments_forever: bool,
-    bucket: str | None,
-    interval_s: float | None,
-    stop_within_s: float | None,
-    as_json: bool,
-    **options: Any,
+    store: str, *, once: bool, project: str | None, keep_segments_forever: bool, as_json: bool, **options: Any
 ) -> None:
     """Fold as a service until SIGTERM, or --once.
 
     Several compactors on one store cannot harm it: one of them loses each race, and starts over.
     """
+    beside = bucket_of(options)
     config = _settings(**options)
     if keep_segments_forever:
         config = msgspec.structs.replace(config, segment_retention_s=None)
@@ -86,10 +77,8 @@ def run(
         message = f"{root} is on a {mount} mount: run the compactor on a local disk, and copy its snapshots"
         raise StorageError(95, message)
     report = _report_json if as_json else _report
-    if bucket is not None and once:
+    if beside and once:
         raise UsageError("--bucket goes without --once: `compactor sync --once` publishes once")
-    if bucket is None and (interval_s is not None or stop_within_s is not None):
-        raise UsageError("--interval and --stop-within go with --bucket")
     if once:
         found = tail.projects(LOCAL, _existing(store))
         if project is not None and project not in found:
@@ -97,11 +86,11 @@ def run(
         for name in found if project is None else [project]:
             report(take_turn(LOCAL, root, name, config))
         return
-    if project is not None:
-        raise UsageError("--project goes with --once: the service takes care of every project")
+    if project is not None and "page_bucket" not in beside:
+        raise UsageError("--project goes with --once or --static-export: the service takes care of every project")
     log_to_stderr()
-    if bucket is not None:
-        run_beside_bucket(root, bucket, interval_s, stop_within_s, compaction=config, as_json=as_json)
+    if beside:
+        run_beside_bucket(root, project=project, compaction=config, as_json=as_json, **beside)
     service = Service(root, config, on_turn=report)
     with stopping_on_signals(service):
         click.echo(f"compactor: watching {root}", err=True)

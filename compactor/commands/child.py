@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from compactor.commands.output import log_to_stderr
+from compactor.commands.output import end, log_to_stderr
 from compactor.commands.serving import tell_address
 from compactor.commands.syncing import open_bucket, print_published, print_restored
 from compactor.service import Service, stopping_on_signals
@@ -22,6 +22,7 @@ def _server(config: SidecarConfig) -> None:
     if config.serve is not None:
         ready = tell_address(config.root, as_json=config.as_json)
         serve(config.root, config.serve, config.compaction, token_made=config.token_made, on_ready=ready)
+        end(0)
 
 
 def _compactor(config: SidecarConfig) -> None:
@@ -37,12 +38,21 @@ def _sync(config: SidecarConfig) -> None:
         push.run()
 
 
+def _page(config: SidecarConfig) -> None:
+    from compactor.commands.paging import page_of
+
+    if config.page is not None:
+        page = page_of(config.root, config.page.project, config.page.bucket, as_json=config.as_json, bucket_only=True)
+        with stopping_on_signals(page):
+            page.run()
+
+
 def main() -> int:
     """Do the work of one role; return 2 for an error that trying again does not mend."""
     log_to_stderr()
     config = msgspec.json.decode(sys.stdin.buffer.read(), type=SidecarConfig)
     try:
-        {"server": _server, "compactor": _compactor, "sync": _sync}[sys.argv[1]](config)
+        {"server": _server, "compactor": _compactor, "page": _page, "sync": _sync}[sys.argv[1]](config)
     except EventLogError as error:
         print(f"compactor: {error}", file=sys.stderr)  # noqa: T201 - what `ErrorGroup` does for a command
         return 2

@@ -43,6 +43,13 @@ _MOST_FILES = 20
 @click.option("--bucket-token", help="Token of the Hub that may write the bucket. [$EVENTLOG_BUCKET_TOKEN]")
 @click.option("--new-token", is_flag=True, help="Replace the write token of a Space that has one.")
 @click.option(
+    "--ack",
+    type=click.Choice(["disk", "bucket"]),
+    default="disk",
+    show_default=True,
+    help="bucket: a write is answered only when the bucket has it, so that a Space that dies loses nothing.",
+)
+@click.option(
     "--timeout", "timeout_s", type=Seconds(min=0), default=900, show_default=True, help="Seconds to wait; 0: none."
 )
 @click.option("--dry-run", "only_tell", is_flag=True, help="Print every call of a first deploy, and make none.")

@@ -10,7 +10,8 @@ from typing import Any
 import click
 import msgspec
 
-from compactor.commands.output import log_to_stderr
+from compactor.commands.beside import bucket_of, bucket_options, run_beside_bucket
+from compactor.commands.output import end, log_to_stderr
 from compactor.config import CompactorConfig
 from eventlog.commands.output import PathOf
 from eventlog.errors import UsageError
@@ -26,10 +27,9 @@ from eventlog.errors import UsageError
 @click.option("--max-body", "max_body_bytes", type=int, help="Bytes of one request with JSON. [512 MiB]")
 @click.option("--max-upload", "max_upload_bytes", type=int, help="Bytes of one uploaded file. [16 GiB]")
 @click.option("--cache", "cache_bytes", type=int, help="Bytes that are kept decoded between polls. [256 MiB]")
-@click.option("--bucket", help="Restore from hf://buckets/OWNER/NAME at the start, then keep it up to date.")
-@click.option("--interval", "interval_s", type=float, help="With --bucket: seconds between two publishes. [30]")
+@bucket_options
+@click.option("--project", help="With --static-export: the project that the page shows.")
 @click.option("--ack", type=click.Choice(["disk", "bucket"]), default="disk", help="Where a write is before its 200.")
-@click.option("--stop-within", "stop_within_s", type=float, help="With --bucket: seconds that the end may take. [25]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def serve(
     store: str,
@@ -37,9 +37,7 @@ def serve(
     write_token: str | None,
     no_compact: bool,
     as_json: bool,
-    bucket: str | None,
-    interval_s: float | None,
-    stop_within_s: float | None,
+    project: str | None,
     **options: Any,
 ) -> None:
     """Serve Trackio's API and dashboard on STORE, and fold it, until SIGTERM."""
@@ -49,46 +47,22 @@ def serve(
         from compactor.serve.server import serve as run_server
     except ModuleNotFoundError as error:
         raise UsageError(f"serving needs {error.name}: pip install 'eventlog[serve]'") from None
+    beside = bucket_of(options)
     token, made = make_token(write_token)
     given = {name: value for name, value in options.items() if value is not None}
     root = os.path.abspath(store)
     log_to_stderr()
-    if bucket is None:
-        if interval_s is not None or stop_within_s is not None:
-            raise UsageError("--interval and --stop-within go with --bucket")
+    if not beside:
+        if project is not None:
+            raise UsageError("--project goes with --static-export: the server shows every project")
         config = ServeConfig(write_token=token, compact=not no_compact, **given)
         ready = tell_address(root, as_json=as_json)
         run_server(root, config, CompactorConfig(), token_made=made, on_ready=ready)
-        return
+        end(0)
     if no_compact:
         raise UsageError("--no-compact does not go with --bucket: what is published has to be folded")
-    config = ServeConfig(write_token=token, compact=False, bucket=bucket, **given)
-    run_beside_bucket(root, bucket, interval_s, stop_within_s, serve=config, token_made=made, as_json=as_json)
-
-
-def run_beside_bucket(
-    root: str, bucket: str, interval_s: float | None, stop_within_s: float | None, **options: Any
-) -> None:
-    """Run a sidecar until it is told to stop, and exit with its code.
-
-    Raises:
-        UsageError: no address of a bucket, or the client of the Hub is not installed, or a setting out of its range.
-        OSError: the store cannot be created.
-    """
-    from compactor.hub.sync import SyncConfig
-    from compactor.sidecar.config import SidecarConfig
-    from compactor.sidecar.parent import run
-    from eventlog.hub.address import parse_bucket
-    from eventlog.hub.failures import need_client
-
-    need_client()
-    sync = SyncConfig() if interval_s is None else SyncConfig(interval_s=interval_s)
-    if stop_within_s is not None:
-        options["stop_within_s"] = stop_within_s
-    config = SidecarConfig(root=root, bucket=str(parse_bucket(bucket)), sync=sync, **options)
-    code = run(config)
-    click.echo("compactor: stopped", err=True)
-    sys.exit(code)
+    config = ServeConfig(write_token=token, compact=False, bucket=beside["bucket"], **given)
+    run_beside_bucket(root, project=project, serve=config, token_made=made, as_json=as_json, **beside)
 
 
 def tell_address(root: str, *, as_json: bool) -> Callable[[Any], None]:

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -30,6 +31,7 @@ from eventlog.fs import LOCAL, Fs
 from eventlog.writer import Writer
 
 log = logging.getLogger("compactor")
+_CLOSE_S: Final = 5.0
 
 
 class Totals(msgspec.Struct):
@@ -246,17 +248,30 @@ class Intake:
                 self._writer.roll()
 
     def close(self) -> None:
-        """Take nothing more, seal what was taken, and save the index; calling it again does nothing."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            if self._writer is not None and self._seen is not None:
+        """Take nothing more, seal what was taken, and save the index; calling it again does nothing.
+
+        While a batch waits for what is read of a long store, nothing is sealed: that has to be done at the next start,
+        as after a kill.
+        """
+        if not self._lock.acquire(timeout=_CLOSE_S):
+            log.warning("project %r is busy: its segment is left open", self.project)
+            return
+        try:
+            self._end()
+        finally:
+            self._lock.release()
+
+    def _end(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._writer is not None:
+            if self._seen is not None:
                 self._save(self._writer, self._seen)
-                self._writer.close()
-            if self._lock_fd >= 0:
-                self._fs.close(self._lock_fd)
-                self._lock_fd = -1
+            self._writer.close()
+        if self._lock_fd >= 0:
+            self._fs.close(self._lock_fd)
+            self._lock_fd = -1
 
 
 def sync_inherited(fs: Fs, root: str, project: str) -> None:

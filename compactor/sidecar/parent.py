@@ -21,7 +21,7 @@ def children(config: SidecarConfig) -> list[Child]:
     The server ends first, for what it seals is what is pushed last; the sync ends last, with one more push.
     """
     stdin = msgspec.json.encode(config)
-    roles = ("server", "compactor", "sync") if config.serve else ("compactor", "sync")
+    roles = ["server"] * (config.serve is not None) + ["compactor"] + ["page"] * (config.page is not None) + ["sync"]
     return [
         # -P: nothing is imported from the directory in which this was started.
         Child(role, (sys.executable, "-P", "-m", CHILD, role), stdin, needed=role == "server")

@@ -279,6 +279,14 @@ def test_what_the_container_runs_is_a_command_of_this_release() -> None:
     assert parsed["bucket"] == str(wanted.bucket)
 
 
+def test_a_space_that_is_to_lose_nothing_answers_when_its_bucket_has_it() -> None:
+    assert "--ack" not in serve_command(docker())
+    words = serve_command(docker(ack="bucket"))
+    assert words[words.index("--ack") + 1] == "bucket"
+    with pytest.raises(UsageError, match="--ack bucket goes with --mode docker"):
+        static(ack="bucket")
+
+
 def test_the_front_matter_says_what_the_hub_has_to_know() -> None:
     readme = next(file.data for file in space_files(docker()) if file.path == "README.md").decode()
     front = yaml.safe_load(readme.split("---")[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from spacecases import Space, entry, wait_until
 
 from compactor.hub.restore import restore
 from eventlog.fs import LOCAL
+from eventlog.hub.address import BucketAddress
+from eventlog.hub.bucket import Bucket
 
 SELDOM = ("--interval", "3600")
 OFTEN = ("--interval", "0.3")
@@ -184,6 +187,42 @@ def test_a_space_that_another_has_replaced_hands_over_what_it_took_last(space, h
     assert new.values("run-b") == expected(0)
     assert new.end() == 0
     is_clean(new.store)
+
+
+def test_a_sidecar_fills_a_page_as_well(space, hub) -> None:
+    hub.api().create_bucket("owner/page")
+    first = space().start(*OFTEN, "--static-export", "owner/page", "--project", "p")
+    wait_until(first.is_ready, "restored")
+    assert set(first.children()) == {"server", "compactor", "page", "sync"}
+    first.logs(entry("l0", 0))
+    assert first.end() == 0
+    page = Bucket(BucketAddress("owner/page"), api=hub.api())
+    (found,) = [file for file in page.files("") if file.path == "runs.json"]
+    assert [run["name"] for run in json.loads(page.read(found))] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "said"),
+    [
+        ("serve", ["--interval", "5"], "go with --bucket"),
+        ("serve", ["--project", "p"], "--project goes with --static-export"),
+        ("serve", ["--ack", "bucket"], "--ack bucket goes with --bucket"),
+        ("serve", ["--bucket", "me/runs", "--no-compact"], "--no-compact does not go with --bucket"),
+        ("serve", ["--bucket", "nothing"], "a bucket is hf://buckets/OWNER/NAME"),
+        ("serve", ["--bucket", "me/runs", "--static-export", "me/page"], "go together"),
+        ("run", ["--bucket", "me/runs", "--once"], "--bucket goes without --once"),
+        ("run", ["--stop-within", "5"], "go with --bucket"),
+        ("run", ["--bucket", "me/runs", "--stop-within", "0"], "stop_within_s"),
+        ("run", ["--project", "p"], "--project goes with --once or --static-export"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_before_anything_is_done(tmp_path, command, options, said) -> None:
+    store = tmp_path / "store"
+    words = [sys.executable, "-m", "compactor", command, str(store), *options]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not store.exists()
 
 
 def test_a_compactor_beside_a_bucket_folds_and_publishes_what_training_processes_log(hub, bucket, tmp_path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import eventlog
@@ -235,3 +238,31 @@ def test_values_that_json_lacks_are_null_or_text(server, entry):
     assert (row["day"], row["number"], row["struct"], row["made"]) == ("2020-01-02", "1.50", {"a": 1}, True)
     assert row["huge"] == "170141183460469231731687303715884105727"
     assert json.dumps(row)
+
+
+def cpu_ticks(pid: int) -> int:
+    """Return how long a process has worked."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_sigterm_does_not_wait_for_a_query_that_nobody_waits_for(serving, entry):
+    server = serving(port=0)
+    assert server.logs([entry("l", 0)]).status_code == 200
+    query = "select count(*) from range(1000000) a, range(1000000) b where hash(a.range) + b.range = -1"
+
+    def ask() -> None:
+        with contextlib.suppress(httpx.TransportError):
+            server.post("query_project", project="p", query=query)
+
+    asked = threading.Thread(target=ask)
+    idle = cpu_ticks(server.process.pid)
+    asked.start()
+    while cpu_ticks(server.process.pid) < idle + 100:
+        time.sleep(0.01)
+    server.process.send_signal(signal.SIGTERM)
+    # The query would go on until its limit of 30 s.
+    assert server.process.wait(20) == 0
+    asked.join()
+    assert "timeout graceful shutdown exceeded" in server.log.read_text()
+    server.log.write_text("")  # uvicorn says with a traceback what it has cancelled

@@ -39,7 +39,18 @@ def is_ours(path: str) -> bool:
 def serve_command(wanted: Wanted) -> list[str]:
     """Return what a Docker Space runs."""
     address = ["--host", "0.0.0.0", "--port", str(PORT)]  # noqa: S104 - in its container, where the Hub's proxy asks
-    return ["compactor", "serve", STORE, "--bucket", str(wanted.bucket), "--stop-within", str(_STOP_WITHIN_S), *address]
+    ack = ["--ack", wanted.ack] if wanted.ack != "disk" else []
+    return [
+        "compactor",
+        "serve",
+        STORE,
+        "--bucket",
+        str(wanted.bucket),
+        "--stop-within",
+        str(_STOP_WITHIN_S),
+        *ack,
+        *address,
+    ]
 
 
 def fill_command(wanted: Wanted) -> str:

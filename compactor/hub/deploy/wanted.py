@@ -71,6 +71,7 @@ class Wanted:
         package: what a Docker Space installs.
         write_token: what clients will have to send; goes only into a Space that has none, or with `new_token`.
         new_token: replace the Space's write token.
+        ack: "bucket" for a server that answers a write only when the bucket has it.
         bucket_token: what the Space opens the bucket with; None where it has one.
         project: which project a static page shows.
         page: the files of the static page.
@@ -85,6 +86,7 @@ class Wanted:
     package: Package | None = None
     write_token: str = field(default="", repr=False)
     new_token: bool = False
+    ack: Literal["disk", "bucket"] = "disk"
     bucket_token: str | None = field(default=None, repr=False)
     project: str | None = None
     page: tuple[File, ...] = ()
@@ -126,6 +128,7 @@ class Wanted:
             (self.bucket_token, "--bucket-token"),
             (self.package, "--wheel"),
             (self.new_token, "--new-token"),
+            (self.ack == "bucket", "--ack bucket"),
         ):
             if given:
                 raise UsageError(f"{option} goes with --mode docker: a static page runs nothing")
