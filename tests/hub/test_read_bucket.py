@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,23 @@ def test_files_of_any_size_are_read_the_same_whatever_is_kept_of_them(
     there = remote(hub, bucket, look_s=60, kept_bytes=kept_bytes)
     assert rows(there) == rows(open_store(tmp_path))
     assert rows(there) == rows(open_store(tmp_path))
+
+
+def test_threads_that_share_a_store_and_a_forked_child_get_the_same_answers(
+    hub: LocalHub, bucket: str, tmp_path: Path
+) -> None:
+    fill(tmp_path)
+    fold(tmp_path)
+    log(tmp_path, "b")
+    publish(hub, bucket, tmp_path)
+    there = remote(hub, bucket, kept_bytes=0)
+    wanted = answers(open_store(tmp_path), "p")
+    with ThreadPoolExecutor(4) as threads:
+        assert all(found == wanted for found in threads.map(lambda _: answers(there, "p"), range(4)))
+    child = os.fork()
+    if not child:
+        os._exit(0 if cells(there.metrics("p")) == wanted["metrics"] else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_listing_that_is_behind_never_shows_less_than_was_shown(hub: LocalHub, bucket: str, tmp_path: Path) -> None:
