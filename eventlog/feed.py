@@ -51,13 +51,15 @@ class Feed:
         """Read what is new.
 
         Raises:
-            ConflictError: files were collected while they were read; the next advance starts again.
+            ConflictError: files were collected while they were read. After this and every other error the next
+                advance starts again.
             DataError: the newest manifest is of a newer format, or none is intact.
             OSError: a file cannot be read.
         """
         try:
             return self._restart() if self._tail is None else self._continue(self._tail)
-        except ConflictError:
+        except BaseException:
+            # Some writers may have been read further than what was announced of them.
             self._tail = None
             raise
 

@@ -6,12 +6,12 @@ import contextlib
 import errno
 import fcntl
 import os
-from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from eventlog import names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Buffer
 
@@ -102,6 +102,14 @@ class Fs(Protocol):
 
     def is_locked(self, path: str) -> bool:
         """Say whether a living writer holds the lock on a file."""
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A file object on which a read costs a trip: it wants to know what will be read."""
+
+    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Say which bytes, as ascending (start, end), are read next; this replaces what was said before."""
 
 
 class MakesDirs:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from eventlog import arrow, names
 from eventlog.arrow import Piece
 from eventlog.errors import DataError
-from eventlog.fs import Fs
+from eventlog.fs import Expecting, Fs
 from eventlog.sink import Sink
 
 ROW_GROUP_ROWS: Final = 65_536
@@ -186,6 +186,9 @@ class DataFileReader:
     """An open parquet file of a snapshot: its footer is read once, its rows on demand. Thread-safe.
 
     Attributes:
+        path: of the file.
+        source: what pyarrow opens: the path, or a file of pyarrow's. Its threads let go of the latter only after this
+            has, else they may do so while Python ends, which aborts it.
         schema: of the file.
         pieces: which rows belong to which run and writer.
     """
@@ -200,9 +203,11 @@ class DataFileReader:
         self.path = path
         try:
             source: str | IO[bytes] = fs.source(path)
-            self._file = pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
+            self.source: Any = source if isinstance(source, str) else pa.PythonFile(source, mode="r")
+            self._file = pq.ParquetFile(self.source, pre_buffer=False, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             raise damage(path, error, "not an intact parquet file") from None
+        self._expecting = source if isinstance(source, Expecting) else None
         self.schema: pa.Schema = self._file.schema_arrow
         self._columns: dict[str, int] = {
             self._file.schema.column(i).path: i for i in range(len(self._file.schema.names))
@@ -242,6 +247,7 @@ class DataFileReader:
         wanted = None if columns is None else [c for c in columns if self.has_column(c) or c in self.schema.names]
         try:
             if ranges is None:
+                self._expect(range(self._file.num_row_groups), wanted)
                 return self._file.read(columns=wanted, use_threads=False)
             return self._read_ranges(wanted, ranges)
         except (pa.ArrowException, OSError) as error:
@@ -262,14 +268,35 @@ class DataFileReader:
                 first = max(start, self._starts[group])
                 slices.append((base + first, min(end, self._starts[group + 1]) - first))
                 group += 1
+        self._expect(groups, columns)
         table = self._file.read_row_groups(groups, columns=columns, use_threads=False)
         if slices == [(0, table.num_rows)]:
             return table
         return pa.concat_tables([table.slice(start, rows) for start, rows in _joined(slices)])
 
+    def _expect(self, groups: Sequence[int], columns: Sequence[str] | None) -> None:
+        """Announce what is about to be read to a file that wants to know."""
+        if self._expecting is not None:
+            self._expecting.expect(sorted(_byte_ranges(self._file.metadata, groups, columns)))
+
     def group_ranges(self) -> list[tuple[int, int]]:
         """Return (start, rows) of each row group."""
         return [(a, b - a) for a, b in zip(self._starts, self._starts[1:], strict=False)]
+
+
+def _byte_ranges(
+    metadata: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str] | None
+) -> Iterator[tuple[int, int]]:
+    """Yield where the bytes of some columns are, as (start, end); a column of lists or maps has parts of its own."""
+    wanted = None if columns is None else frozenset(columns)
+    for number in groups:
+        group = metadata.row_group(number)
+        for index in range(group.num_columns):
+            column = group.column(index)
+            path = column.path_in_schema
+            if wanted is None or path in wanted or path.split(".")[0] in wanted:
+                start = min(filter(None, (column.dictionary_page_offset, column.data_page_offset)))
+                yield start, start + column.total_compressed_size
 
 
 def damage(path: str, error: Exception, what: str) -> Exception:

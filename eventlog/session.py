@@ -15,6 +15,7 @@ from eventlog import arguments, mounts, names, nicknames, values
 from eventlog.blobs import BlobStore
 from eventlog.config import Environment, WriterConfig, read_environment
 from eventlog.errors import FOREIGN_ERRORS, EventLogWarning, StorageError, UsageError, describe, shown
+from eventlog.hub.address import is_remote
 from eventlog.identity import RunInfo
 from eventlog.run import Level, Run, finish_open_runs
 
@@ -105,7 +106,7 @@ def _directory(given: Any, default: str) -> str:
     """Return the absolute path of the store.
 
     Raises:
-        UsageError: no file system can have it.
+        UsageError: no file system can have it, or it is an address on the Hub.
         StorageError: it is relative, and the current directory is gone.
     """
     try:
@@ -114,8 +115,14 @@ def _directory(given: Any, default: str) -> str:
         raise UsageError(f"dir must be a path: {describe(error)}") from error
     if b"\0" in raw:
         raise UsageError("dir must be a path: it holds a NUL")
+    place = os.fsdecode(raw) or default
+    if is_remote(place):
+        raise UsageError(
+            f"records go to a directory of this machine first, and not to {place}: "
+            f"set EVENTLOG_BUCKET to it to have them shipped there, and let dir or EVENTLOG_DIR name a directory"
+        )
     try:
-        return os.path.abspath(os.fsdecode(raw) or default)
+        return os.path.abspath(place)
     except OSError as error:
         raise StorageError(error.errno or 0, f"the current directory cannot be found: {error.strerror}") from error
 

@@ -15,6 +15,8 @@ from eventlog import names as naming
 from eventlog.blobs import BlobStore
 from eventlog.errors import UsageError, shown
 from eventlog.fs import LOCAL, Fs
+from eventlog.hub.address import is_remote
+from eventlog.hub.ranged import HOLE_BYTES, PART_BYTES
 from eventlog.manifest import Manifest
 from eventlog.resume import Earlier
 from eventlog.snapshot import ReaderCache
@@ -266,7 +268,12 @@ class Store:
             readers = [selected.reader for selected in view.snapshot.select(table, None)]
             columns = sorted({c for reader in readers for c in arrow.metric_columns(table, reader.schema)})
             schema = arrow.plain_schema(arrow.table_schema(table, [] if table == "events" else columns))
-            return pads.dataset(view.snapshot.paths(table), schema=schema, format="parquet")
+            form = pads.ParquetFileFormat()
+            if any(not isinstance(reader.source, str) for reader in readers):
+                together = pa.CacheOptions(hole_size_limit=HOLE_BYTES, range_size_limit=PART_BYTES, lazy=True)
+                form = pads.ParquetFileFormat(pre_buffer=True, cache_options=together)
+                return pads.FileSystemDataset([form.make_fragment(reader.source) for reader in readers], schema, form)
+            return pads.dataset(view.snapshot.paths(table), schema=schema, format=form)
 
         return self._views.answer(project, ask)
 
@@ -297,11 +304,21 @@ class Store:
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
-    """Return the store in a directory, for reading. Nothing is created.
+    """Return the store in a directory or in a bucket, for reading. Nothing is created, and no bucket is written to.
+
+    Args:
+        path: a directory, or `hf://buckets/OWNER/NAME[/PREFIX]`. Answers from a bucket are complete to what hosts have
+            shipped, as it was at most five seconds ago.
 
     Raises:
-        UsageError: there is no such directory, or `path` is no path.
+        UsageError: there is no such directory, `path` is no path, or the client of the Hub is not installed.
+        StorageError: there is no such bucket for this token, or the Hub could not be reached.
     """
+    if is_remote(path):
+        from eventlog.hub.filesystem import BucketFs
+
+        bucket = BucketFs.at(str(path))
+        return Store(bucket.root, fs=bucket)
     try:
         root = os.path.abspath(os.fsdecode(path))
     except (TypeError, ValueError) as error:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from eventlog import manifest as manifests
-from eventlog import names, tail
+from eventlog import names
+from eventlog import tail as tails
 from eventlog.errors import ConflictError, UsageError
 from eventlog.fs import Fs
 from eventlog.live import LiveTail
@@ -59,7 +60,7 @@ class Views:
         """Return what to answer from, with the tail read to its present end. The caller holds the lock."""
         known = self._views.get(project)
         if known is None:
-            projects = tail.projects(self._fs, self._root)
+            projects = tails.projects(self._fs, self._root)
             if project not in projects:
                 raise UsageError(f"there is no project {project!r} in {self._root}; there are: {projects}")
         if known is None or self._is_old(project, known):
@@ -67,13 +68,21 @@ class Views:
         for _ in range(TRIES):
             if known.tail is None:
                 return known
-            known.tail.refresh()
+            self._refresh(project, known.tail)
             if self._newest(project) == known.newest:
                 return known
             # Segments that a snapshot covers may have been collected before they were listed here, and nothing else
             # tells that their records are missing.
             known = self._views[project] = self._new_view(project, known)
         raise ConflictError(f"snapshots of {project!r} are published faster than they can be read")
+
+    def _refresh(self, project: str, tail: LiveTail) -> None:
+        """Read a tail to its end. One that could not be read holds less of some writers than its marks say."""
+        try:
+            tail.refresh()
+        except BaseException:
+            self._views.pop(project, None)
+            raise
 
     def _is_old(self, project: str, known: View) -> bool:
         if known.tail is None:

@@ -10,7 +10,9 @@ import click
 import msgspec
 
 from eventlog import inspect as inspection
-from eventlog.commands.output import PathOf, console, emit, json_option, open_existing, show, store_argument
+from eventlog.commands.output import PathOf, console, emit, json_option, open_readable, show, store_argument
+from eventlog.fs import LOCAL, Fs
+from eventlog.hub.address import is_remote
 from eventlog.present import clean, count
 from eventlog.verify import verify as run_verify
 from eventlog.verify.report import Report
@@ -40,14 +42,22 @@ def verify(store: str, project: str | None, *, blobs: bool, as_json: bool) -> No
 
     It finds and never repairs. Nothing is written, and writers and a compactor may go on meanwhile.
     """
-    root = open_existing(store).root
+    root = open_readable(store).root
     with _progress(quiet=as_json) as progress:
-        report = run_verify(root, project, blobs=blobs, progress=progress)
+        report = run_verify(root, project, fs=_fs(root), blobs=blobs, progress=progress)
     if as_json:
         emit(report)
     else:
         _print(report)
     click.get_current_context().exit(0 if report.ok else 1)
+
+
+def _fs(root: str) -> Fs:
+    if not is_remote(root):
+        return LOCAL
+    from eventlog.hub.filesystem import BucketFs
+
+    return BucketFs.at(root)
 
 
 @contextlib.contextmanager

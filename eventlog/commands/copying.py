@@ -18,6 +18,7 @@ from eventlog.commands.output import (
     json_option,
     only_project,
     open_existing,
+    open_readable,
     quiet_client,
     store_argument,
 )
@@ -71,7 +72,7 @@ def export(
     """
     if None not in (project, named) and project != named:
         raise UsageError(f"name one project, not {project!r} and {named!r}")
-    opened = open_existing(store)
+    opened = open_readable(store) if to is None else open_existing(store)
     project = only_project(opened, project or named)
     if to is not None:
         _check_only(ctx, "to", "private", "project", "named", "as_json", "store")

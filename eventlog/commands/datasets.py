@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from eventlog.commands.output import PathOf, console, emit, json_option, quiet_client, store_argument
+from eventlog.commands.output import PathOf, check_local, console, emit, json_option, quiet_client, store_argument
 from eventlog.errors import UsageError
 from eventlog.exporting.dataset import ExportedDataset, export_dataset
 from eventlog.exporting.target import Directory, Target
@@ -73,6 +73,7 @@ def import_(source: str, store: str, project: str | None, into: str | None, *, a
     SOURCE is what `eventlog export --to` wrote, or an export of Trackio: a directory, or hf://datasets/OWNER/NAME. All
     of a project comes in at once, or nothing. Runs that are there already are left out.
     """
+    check_local(store)
     with console(stderr=True).status(f"{clean(source)}") as status:
         done = import_runs(
             _place(source),

@@ -11,7 +11,7 @@ import click
 import pyarrow as pa
 
 from eventlog import arrow, jsonl
-from eventlog.commands.output import Seconds, emit_line, only_project, open_existing, store_argument
+from eventlog.commands.output import Seconds, emit_line, only_project, open_readable, store_argument
 from eventlog.present import clean, number
 from eventlog.store import Since, Store
 
@@ -38,7 +38,7 @@ class _Line(NamedTuple):
 @click.option("--json", "as_json", is_flag=True, help="Print each row as one line of JSON.")
 def tail(store: str, project: str | None, follow: bool | None, interval: float, lines: int, *, as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
     """Print the last rows of PROJECT, then what comes, until Ctrl-C."""
-    opened = open_existing(store)
+    opened = open_readable(store)
     project = only_project(opened, project)
     waits = sys.stdout.isatty() if follow is None else follow
     try:

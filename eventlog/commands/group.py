@@ -47,7 +47,7 @@ class _Group(ErrorGroup):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="eventlog")
 def cli() -> None:
-    """Read, check and copy an eventlog store. STORE is its directory.
+    """Read, check and copy an eventlog store. STORE is its directory; what only reads also takes a bucket of the Hub.
 
     Exit codes: 0 all is well, 1 `verify` or `inspect` found something, 2 a wrong call or an environment that refused.
     """

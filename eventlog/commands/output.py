@@ -12,6 +12,7 @@ from rich.text import Text
 
 from eventlog import jsonl
 from eventlog.errors import EventLogError, UsageError
+from eventlog.hub.address import is_remote
 from eventlog.present import clean
 from eventlog.store import Store, is_store, open_store
 
@@ -105,15 +106,41 @@ def show(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
     console().print(table)
 
 
-def open_existing(path: str) -> Store:
-    """Return the store that a command was told to work on.
+def check_local(path: str) -> None:
+    """Refuse what is no place on this machine, before a directory of that name is made.
 
     Raises:
-        UsageError: there is no such directory, or it holds no store.
+        UsageError: it is an address on the Hub.
     """
+    if is_remote(path):
+        raise UsageError(f"{path} is on the Hub, and this works on this machine: compactor restore {path} ./a-store")
+
+
+def open_existing(path: str) -> Store:
+    """Return the store on this machine that a command was told to work on.
+
+    Raises:
+        UsageError: there is no such directory, or it holds no store, or it is a bucket.
+    """
+    check_local(path)
     store = open_store(path)
     if not is_store(store.root):
         raise UsageError(f"{store.root} is no store: it has neither segments nor snapshots; was another one meant?")
+    return store
+
+
+def open_readable(path: str) -> Store:
+    """Return the store that a command was told to read, in a directory or in a bucket.
+
+    Raises:
+        UsageError: there is no such directory, or it holds no store; or it is no address of a bucket.
+        StorageError: there is no such bucket for this token, or the Hub could not be reached.
+    """
+    if not is_remote(path):
+        return open_existing(path)
+    store = open_store(path)
+    if not store.projects():
+        raise UsageError(f"{store.root} holds no store: neither segments nor snapshots; was another address meant?")
     return store
 
 

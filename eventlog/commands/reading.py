@@ -11,7 +11,7 @@ import click
 import pyarrow as pa
 
 from eventlog import jsonl
-from eventlog.commands.output import console, emit, json_option, only_project, open_existing, show, store_argument
+from eventlog.commands.output import console, emit, json_option, only_project, open_readable, show, store_argument
 from eventlog.errors import UsageError
 from eventlog.present import ago, clean, count, number, plot, sparkline
 from eventlog.store import Store
@@ -25,7 +25,7 @@ _LIKELY: Final = ("loss", "train/loss", "train_loss", "eval/loss")
 @json_option
 def projects(store: str, *, as_json: bool) -> None:
     """List the projects of STORE."""
-    opened = open_existing(store)
+    opened = open_readable(store)
     found = [_project(opened, name) for name in opened.projects()]
     if as_json:
         emit(found)
@@ -57,7 +57,7 @@ def _project(store: Store, project: str) -> dict[str, Any]:
 @json_option
 def runs(store: str, project: str | None, metric: str | None, limit: int, *, deleted: bool, as_json: bool) -> None:
     """List the runs of PROJECT, newest last, with a curve of one metric."""
-    opened = open_existing(store)
+    opened = open_readable(store)
     project = only_project(opened, project)
     table = opened.runs(project, deleted=deleted)
     if as_json:
@@ -107,7 +107,7 @@ def _run_row(store: Store, project: str, row: dict[str, Any], metric: str | None
 @json_option
 def curve(store: str, project: str, run: str, metric: str, max_points: int | None, *, as_json: bool) -> None:
     """Draw METRIC of RUN, which is an id or a name. `--json` prints columns of the points."""
-    opened = open_existing(store)
+    opened = open_readable(store)
     if not as_json:
         # What the terminal can show is what a screen of points shows: extremes are never lost.
         max_points = max_points or 4096

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final, NamedTuple
 
 from eventlog.errors import UsageError, shown
 
 SCHEME: Final = "hf://"
+_SPOILT: Final = "hf:/"
 _BUCKETS: Final = "hf://buckets/"
 _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
@@ -37,8 +39,11 @@ class BucketAddress(NamedTuple):
 
 
 def is_remote(text: object) -> bool:
-    """Say whether a path is an address on the Hub rather than a place on this machine."""
-    return isinstance(text, str) and text.startswith(SCHEME)
+    """Say whether a path is an address on the Hub rather than a place on this machine.
+
+    Also one that went through `pathlib`, which makes one slash of two: it is no address any more, and no place either.
+    """
+    return isinstance(text, (str, os.PathLike)) and str(text).startswith(_SPOILT)
 
 
 def parse_bucket(text: str) -> BucketAddress:
@@ -48,7 +53,7 @@ def parse_bucket(text: str) -> BucketAddress:
         UsageError: it is neither.
     """
     form = "a bucket is hf://buckets/OWNER/NAME, or OWNER/NAME, with a directory in it after another slash"
-    if not isinstance(text, str) or (text.startswith(SCHEME) and not text.startswith(_BUCKETS)):
+    if not isinstance(text, str) or (is_remote(text) and not text.startswith(_BUCKETS)):
         raise UsageError(f"{form}, not {shown(text)}")
     parts = text.removeprefix(_BUCKETS).rstrip("/").split("/")
     if len(parts) < 2 or not all(map(_PART.fullmatch, parts[:2])):

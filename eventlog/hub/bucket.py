@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from urllib.parse import quote
 
 from eventlog.errors import DataError
 from eventlog.hub.address import BucketAddress
@@ -202,6 +203,42 @@ class Bucket:
                 return read.read()
 
     @retrying
+    def fetch(self, path: str, start: int = 0, end: int | None = None) -> bytes:
+        """Return the bytes of a file from `start` to before `end`, in one request; they are not compared with a hash.
+
+        Args:
+            path: of the file.
+            start: of the first byte.
+            end: of the byte after the last, which must be in the file; None for the whole file, whatever `start` is.
+
+        Raises:
+            StorageError: the Hub refused or could not be reached; `errno` is ENOENT when the file is gone.
+        """
+        from huggingface_hub import constants
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            build_hf_headers,
+            hf_raise_for_status,
+            http_backoff,
+        )
+
+        if end is not None and end <= start:
+            return b""
+        headers = build_hf_headers(token=self._api.token)
+        if end is not None:
+            headers["range"] = f"bytes={start}-{end - 1}"
+        url = f"{self._api.endpoint}/buckets/{self.address.bucket}/resolve/{quote(self.address.path(path))}"
+        with told(f"{self}/{path}"):
+            answer = http_backoff("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+            hf_raise_for_status(answer)
+            data: bytes = answer.content
+            if end is None:
+                return data
+            data = data if answer.status_code == 206 else data[start:end]
+            if len(data) != end - start:
+                raise ConnectionError(f"{len(data)} bytes came of {end - start}")
+            return data
+
+    @retrying
     def delete(self, paths: Sequence[str]) -> None:
         """Delete files; those that are not there count as deleted.
 
@@ -242,6 +279,18 @@ def hash_of(paths: Sequence[str]) -> list[str]:
     filled = [path for path in paths if os.stat(path).st_size]
     found = dict(zip(filled, hf_xet.hash_files(filled), strict=True)) if filled else {}
     return [found[path].hash if path in found else _EMPTY_HASH for path in paths]
+
+
+def hash_of_bytes(data: bytes) -> str:
+    """Return the hash by which the Hub names these bytes.
+
+    Raises:
+        OSError: there is no place for a temporary file.
+    """
+    with tempfile.NamedTemporaryFile(prefix="eventlog-") as file:  # hf_xet takes paths only
+        file.write(data)
+        file.flush()
+        return hash_of([file.name])[0]
 
 
 def _broken(files: Sequence[tuple[Remote, str]]) -> list[int]:

@@ -64,13 +64,7 @@ def newest(
         DataError: there are manifests, and none is intact.
         StorageError: the Hub refused or could not be reached.
     """
-    directory = names.manifests_dir("", project)
-    found = manifest_files(project, bucket.files(directory) if listing is None else listing)
-    while True:
-        ahead = _ahead(bucket, project, max(found, default=0))
-        found |= ahead
-        if not ahead:
-            break
+    found = manifests_in(bucket, project, listing)
     problems: list[DataError] = []
     for version in sorted(found, reverse=True):
         try:
@@ -82,6 +76,29 @@ def newest(
     if problems:
         raise problems[0]
     return None
+
+
+def manifests_in(
+    bucket: Bucket, project: str, listing: Iterable[Remote] | None = None, known: int = 0
+) -> dict[int, Remote]:
+    """Return the files of a project's manifests by version, the newest for certain: as `newest`, without reading any.
+
+    Args:
+        bucket: where.
+        project: its name.
+        listing: of its manifests, when it is known already.
+        known: a version that was there; newer ones are asked for by name.
+
+    Raises:
+        StorageError: the Hub refused or could not be reached.
+    """
+    directory = names.manifests_dir("", project)
+    found = manifest_files(project, bucket.files(directory) if listing is None else listing)
+    while True:
+        ahead = _ahead(bucket, project, max(known, *found, 0))
+        found |= ahead
+        if not ahead:
+            return found
 
 
 def _ahead(bucket: Bucket, project: str, version: int) -> dict[int, Remote]:
