@@ -149,7 +149,7 @@ class Shipping:
             # Also when somebody has no patience left and interrupts.
             waited_s = time.monotonic() - began
             _patience_s[self._desk.directory] = limit_s if answered else max(patience_s - waited_s, 0)
-            late = "" if answered else f"it took longer than the {limit_s:g} s of EVENTLOG_SHIP_FLUSH_S"
+            late = "" if answered else f"it was not done after {waited_s:.1f} s (EVENTLOG_SHIP_FLUSH_S is {limit_s:g})"
             self._report(problem or late)
 
     def _await_answer(self, until: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import eventlog
 from eventlog import names
 from eventlog.config import WriterConfig, read_environment
 from eventlog.errors import UsageError
-from eventlog.shipper import pace
+from eventlog.shipper import job, pace
 from eventlog.shipper.desk import Desk, State
 from eventlog.shipper.launch import launch
 from eventlog.shipper.pace import LINGER_S, Outcome, may_end, pause_s
@@ -151,6 +152,47 @@ def test_pauses_grow_with_failures_and_are_short_while_somebody_waits():
     assert pause_s(Outcome(failures=99, asked=True), 15.0) <= 5.0
     assert pause_s(Outcome(failures=99, asked=True, lasting=True), 15.0) == pace._JOBS_S
     assert pause_s(Outcome(failures=99, deserted_s=1.0), 15.0) < LINGER_S / 10
+
+
+class Clock:
+    """Time passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def test_a_job_waits_once_for_a_shipper_that_does_not_answer_and_anew_when_it_has_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clock = Clock()
+    monkeypatch.setattr(job, "time", clock)
+    monkeypatch.setattr(job, "_patience_s", {})
+    monkeypatch.setattr(job.Shipping, "_attend", lambda shipping: shipping._desk.make() or False)
+    waits = []
+    for answers in (False, False, True, False):
+        shipping = job.Shipping(str(tmp_path), WriterConfig(bucket=BUCKET, ship_flush_s=60.0))
+        began = clock.now_s
+        with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if answers:
+                patch.setattr(Desk, "is_answered", lambda desk, ask: True)  # noqa: ARG005 - as it is called
+            shipping.end(wait=True)
+        assert len(caught) == (not answers)
+        waits.append(round(clock.now_s - began))
+    assert waits == [60, 1, 0, 60]
+
+
+def test_a_shipper_that_ends_at_once_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(job.Shipping, "_attend", lambda shipping: shipping._desk.make() or True)
+    shipping = job.Shipping(str(tmp_path), WriterConfig(bucket=BUCKET))
+    with pytest.warns(eventlog.EventLogWarning, match="ends at once; .*log says why"):
+        shipping.end(wait=True)
 
 
 def test_a_bucket_shortens_the_life_of_a_segment_unless_that_is_set():
