@@ -35,7 +35,9 @@ class WriterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             `spool_dir` and copies sealed segments over, "refuse" raises StorageError, "allow" takes the risk.
         spool_dir: local directory for spooling; None is a directory in the user's cache.
         bucket: hf://buckets/OWNER/NAME[/PREFIX]; a process of its own ships there what is sealed. Default None: no.
-        ship_interval_s: seconds between two looks of that process at the store. Default 15.
+            Without background syncs nothing is sealed by its age, so it is shipped in the end.
+        ship_interval_s: seconds between two looks of that process at the store. Default 30; each shipment of something
+            new costs about ten requests.
         ship_flush_s: how long `finish()` waits, in seconds, until what was sealed is in the bucket; 0 is not at all.
             Default 60. What is not there by then is warned about, and stays in the store.
     """
@@ -48,7 +50,7 @@ class WriterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     network_mount: Literal["spool", "refuse", "allow"] = "spool"
     spool_dir: str | None = None
     bucket: str | None = None
-    ship_interval_s: float = 15.0
+    ship_interval_s: float = 30.0
     ship_flush_s: float = 60.0
 
     def __post_init__(self) -> None:

@@ -273,6 +273,7 @@ class Run:
     def finish(self, status: str = "finished", exit_code: int = 0) -> None:
         """End the run in this process: durable when this returns. Calling it again does nothing.
 
+        With a bucket the last run of a process also waits until all is there, at most `ship_flush_s`.
         In a forked child it only closes the child's writer: the run goes on in the parent.
 
         Args:

@@ -17,7 +17,7 @@ from eventlog.errors import EventLogWarning, StorageError
 from eventlog.fs import LOCAL
 from eventlog.hub.address import parse_bucket
 from eventlog.outgoing import outgoing
-from eventlog.shipper.desk import Desk
+from eventlog.shipper.desk import Desk, State
 from eventlog.shipper.launch import launch
 from eventlog.shipper.pace import LINGER_S
 
@@ -174,14 +174,13 @@ class Shipping:
 
     def _report(self, problem: str) -> None:
         """Warn of what is not in the bucket."""
-        left = "something may be missing there"
+        left = "it is not known what is there"
         try:
-            state = self._desk.state()
-            if state is not None:
-                left = self._left(state.files, state.size_bytes) or left
-                problem = state.error or problem
-                if state.conflicts:
-                    self._warn(f"{state.conflict} holds other records than the store, and is not replaced")
+            state = self._desk.state() or State(pid=0)
+            left = self._left(state.files, state.size_bytes) or left
+            problem = state.error or problem
+            if state.conflicts:
+                self._warn(f"{state.conflict} holds other records than the store, and is not replaced")
         except OSError as error:
             problem = problem or str(error)
         if problem:
@@ -192,7 +191,7 @@ class Shipping:
         found = outgoing(LOCAL, self._desk.root)
         sizes = [file.size_bytes for file in (*found.blobs, *(item.file for item in found.segments))]
         files, size_bytes = len(sizes) - files, sum(sizes) - size_bytes
-        return f"{files} segments and blobs ({size_bytes} bytes) are not there yet" if files > 0 else ""
+        return f"{files} segments and blobs ({size_bytes} bytes) are not known to be there" if files > 0 else ""
 
     def _command(self) -> str:
         return f"`{shlex.join(['eventlog', 'ship', *self._place])}`"

@@ -54,8 +54,9 @@ def launch(desk: Desk, interval_s: float) -> bool:
     try:
         desk.forget()
         _start(desk, held, interval_s)
-    except OSError as error:
-        raise StorageError(error.errno or 0, f"no process can be started that ships: {error}") from error
+    except (OSError, RuntimeError) as error:  # the latter when the interpreter is about to end
+        number = error.errno if isinstance(error, OSError) else None
+        raise StorageError(number or 0, f"no process can be started that ships: {error}") from error
     finally:
         handed.close()
     return True

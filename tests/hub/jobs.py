@@ -108,8 +108,10 @@ class Host:
     def kill_shipper(self) -> None:
         """Kill -9."""
         while self.ships():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid(), signal.SIGKILL)
+            state = self.desk.state()
+            if state is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(state.pid, signal.SIGKILL)
             time.sleep(0.02)
 
     def close(self) -> None:

@@ -71,7 +71,9 @@ def test_a_job_ends_in_time_while_the_hub_is_down_says_what_is_left_and_the_ship
     out, err = host.run(SHORT, EVENTLOG_SHIP_FLUSH_S="0.5")
     assert (out, err.count("EventLogWarning")) == ("", 1)
     left = inbox_of(host.store)
-    told = re.search(r"(\d+) segments and blobs \((\d+) bytes\) are not there yet: .* (`.*`) does it later", err)
+    told = re.search(
+        r"(\d+) segments and blobs \((\d+) bytes\) are not known to be there: .* (`.*`) does it later", err
+    )
     assert told is not None, err
     assert (int(told[1]), int(told[2])) == (len(left), sum(size for size, _ in left.values()))
     assert told[3] == f"`eventlog ship {host.store} {host.address}`"
@@ -116,7 +118,7 @@ def test_what_fails_while_the_job_runs_is_warned_about_once_then(host: Host) -> 
     _, err = job.communicate(timeout=PATIENCE_S)
     assert (job.returncode, err.count("nothing is shipped now")) == (0, 0)
     assert err.count("EventLogWarning") == 1
-    assert "are not there yet: " in err
+    assert "are not known to be there: " in err
 
 
 def test_what_a_killed_job_left_is_shipped_and_then_the_shipper_ends(hub: LocalHub, bucket: str, host: Host) -> None:
@@ -153,6 +155,34 @@ def test_an_interrupt_of_the_jobs_whole_group_still_ships_all(hub: LocalHub, buc
     assert (job.returncode, "KeyboardInterrupt" in err, "EventLogWarning" in err) == (-signal.SIGINT, True, False)
     assert is_all_there(hub, bucket, host)
     assert host.starts() == [shipper]
+
+
+def test_a_second_interrupt_ends_the_wait_and_what_is_left_is_told_all_the_same(hub: LocalHub, host: Host) -> None:
+    hub.kill()
+    job = host.start(INTERRUPTED, EVENTLOG_SHIP_FLUSH_S="3600")
+    job.stdout.readline()
+    os.killpg(job.pid, signal.SIGINT)
+    until(host.desk.asks, "the wait")
+    os.killpg(job.pid, signal.SIGINT)
+    _, err = job.communicate(timeout=PATIENCE_S)
+    assert job.returncode == -signal.SIGINT
+    assert re.search(r"1 segments and blobs \(\d+ bytes\) are not known to be there", err)
+    assert host.ships()
+    assert not host.desk.asks()
+    hub.revive()
+
+
+UNFINISHED = """
+import eventlog
+run = eventlog.init()
+run.log({"x": 1.0})
+"""
+
+
+def test_a_run_that_nobody_finishes_is_shipped_at_the_exit(hub: LocalHub, bucket: str, host: Host) -> None:
+    assert host.run(UNFINISHED) == ("", "")
+    assert is_all_there(hub, bucket, host)
+    assert [path for path in inbox_of(host.store) if path.endswith(".open")] == []
 
 
 def test_a_shipper_is_no_child_of_the_job_and_has_none_of_its_files(host: Host) -> None:
@@ -263,7 +293,7 @@ def test_log_goes_on_while_a_request_of_the_shipper_hangs(make_host: Callable[..
             assert job.poll() is None
             _, err = job.communicate(timeout=PATIENCE_S)
             host.kill_shipper()
-    assert (job.returncode, "are not there yet" in err) == (0, True)
+    assert (job.returncode, "are not known to be there" in err) == (0, True)
     assert logged(host) == list(range(30_100))
 
 
