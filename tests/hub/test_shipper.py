@@ -393,6 +393,15 @@ def test_without_the_hubs_client_it_is_warned_once_and_all_is_kept(host: Host) -
     assert logged(host) == sorted([*range(100)] * 2)
 
 
+def test_with_an_old_client_of_the_hub_it_is_said_what_to_install(host: Host) -> None:
+    old = host.directory / "old" / "huggingface_hub"
+    old.mkdir(parents=True)
+    (old / "__init__.py").write_text("")
+    _, err = host.run(SHORT, PYTHONPATH=str(old.parent))
+    assert "the Hub needs a newer huggingface_hub: pip install 'eventlog[hub]'" in err
+    assert logged(host) == [*range(100)]
+
+
 def test_what_cannot_be_started_is_warned_about_and_training_goes_on(host: Host) -> None:
     _, err = host.run("import sys\nsys.executable = '/nowhere/python'\n" + SHORT)
     assert "no process can be started that ships" in err
