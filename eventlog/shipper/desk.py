@@ -121,11 +121,9 @@ class Desk:
 
     # What is asked for.
 
-    def ask(self) -> str:
-        """Ask for a shipment of all that is sealed by now; return the name to look for."""
-        name = names.ask_name()
-        os.close(os.open(self._path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-        return name
+    def ask(self, ask: str) -> None:
+        """Ask for a shipment of all that is sealed by now, under a fresh name of `names.ask_name`."""
+        os.close(os.open(self._path(ask), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
 
     def is_answered(self, ask: str) -> bool:
         """Say whether such a shipment has ended; `state` says how."""

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from eventlog import names
 from eventlog.config import WriterConfig
 from eventlog.errors import EventLogWarning, StorageError
 from eventlog.fs import LOCAL
@@ -159,8 +160,9 @@ class Shipping:
             OSError: the store's own disk refused, or no shipper can be started.
         """
         launches = int(self._attend())
-        ask = self._desk.ask()
+        ask = names.ask_name()  # known before it is there, for whatever interrupts this
         try:
+            self._desk.ask(ask)
             while not self._desk.is_answered(ask):
                 launches += self._attend()
                 if launches > _MOST_LAUNCHES:

@@ -92,7 +92,9 @@ def test_a_shipper_that_was_stopped_in_the_middle_of_its_end_holds_nobody_up_for
 
 
 def test_what_is_asked_is_there_until_it_is_answered(desk: Desk):
-    one, two = desk.ask(), desk.ask()
+    one, two = names.ask_name(), names.ask_name()
+    for ask in (one, two):
+        desk.ask(ask)
     assert desk.asks() == {one, two}
     desk.answer([one])
     desk.answer([one])
