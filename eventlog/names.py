@@ -33,6 +33,7 @@ _DATA_FILE: Final = re.compile(r"[0-9]{12}-[0-9a-f]{16}\.parquet")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _QUARANTINE: Final = re.compile(rf"[{_ALPHABET}]{{26}}-[0-9]{{8}}-[0-9]+-[0-9]+\.(bin|json)")
 _TEMPORARY: Final = ".tmp-"
+_ASK: Final = "ask-"
 
 
 def encode_name(name: str) -> str:
@@ -251,9 +252,33 @@ def bucket_state_path(root: str, bucket: str) -> str:
         root: the store.
         bucket: the whole address.
     """
+    return os.path.join(root, HUB, f"{_label(bucket)}.json")
+
+
+def _label(bucket: str) -> str:
     import hashlib
 
-    return os.path.join(root, HUB, f"{hashlib.sha256(bucket.encode()).hexdigest()[:16]}.json")
+    return hashlib.sha256(bucket.encode()).hexdigest()[:16]
+
+
+def shipper_dir(root: str, bucket: str) -> str:
+    """Return the directory in which jobs and the shipper of a bucket meet; safe to delete while no job runs.
+
+    Args:
+        root: the store.
+        bucket: the whole address.
+    """
+    return os.path.join(root, HUB, f"{_label(bucket)}.shipper")
+
+
+def ask_name() -> str:
+    """Return a fresh name for the file by which a job asks its shipper for a shipment."""
+    return f"{_ASK}{new_id()}"
+
+
+def is_ask(name: str) -> bool:
+    """Say whether `name` is of the form that `ask_name` gives."""
+    return name.startswith(_ASK) and is_writer_id(name.removeprefix(_ASK))
 
 
 def imports_dir(root: str) -> str:

@@ -32,6 +32,7 @@ from eventlog.fs import LOCAL, Fs
 from eventlog.identity import RunInfo
 from eventlog.mirror import Mirror
 from eventlog.shapes import ShapeKey
+from eventlog.shipper.job import follow
 from eventlog.writer import Writer
 
 Level = Literal["info", "warn", "error"]
@@ -95,6 +96,7 @@ class Run:
                 self._writer.close()  # nobody else can: no thread and no file of it stays open
             raise
         self._parent_writer_id = self._writer.writer_id
+        self._shipping = follow(self._writer)
         _open_runs.add(self)
 
     def _preamble(self) -> list[schema.Record]:
@@ -256,7 +258,7 @@ class Run:
         """
         if not callable(callback):
             raise UsageError(f"on_sealed() takes a function of a path, not {shown(callback)}")
-        self._writer.on_sealed = callback
+        self._writer.on_sealed = callback if self._shipping is None else self._shipping.after(callback)
 
     @property
     def writer_id(self) -> str:
@@ -271,6 +273,7 @@ class Run:
     def finish(self, status: str = "finished", exit_code: int = 0) -> None:
         """End the run in this process: durable when this returns. Calling it again does nothing.
 
+        With a bucket the last run of a process also waits until all is there, at most `ship_flush_s`.
         In a forked child it only closes the child's writer: the run goes on in the parent.
 
         Args:
@@ -292,9 +295,14 @@ class Run:
                 return
             self._finished = True
         _open_runs.discard(self)
-        if os.getpid() == self._owner:
-            self._writer.append(schema.RunEnd(self._writer.time_ns(), self.id, status, code))
-        self._writer.close()
+        is_owner = os.getpid() == self._owner
+        try:
+            if is_owner:
+                self._writer.append(schema.RunEnd(self._writer.time_ns(), self.id, status, code))
+            self._writer.close()
+        finally:
+            if self._shipping is not None:
+                self._shipping.end(wait=is_owner)
 
     def _warn(self, key: str, message: str) -> None:
         if key not in self._warned_keys and len(self._warned_keys) < _MAX_WARNED:

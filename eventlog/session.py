@@ -54,7 +54,8 @@ def init(
         resume: "never" starts a new run; "allow" continues the latest run of that name, if any; "must"
             raises when there is none. True means "allow", False "never".
         id: the run's id, for several processes that log to one run; default `$EVENTLOG_RUN_ID`, else new.
-        settings: of the writer; default what the environment says.
+        settings: of the writer; default what the environment says. Where they name no bucket, that of the
+            environment counts, with what it says of shipping.
 
     Returns:
         The run; use it as a context manager, or call `finish()`.
@@ -147,6 +148,15 @@ def _settings(settings: Any, environment: Environment) -> WriterConfig:
         return environment.writer
     if type(settings) is not WriterConfig:
         raise UsageError(f"settings must be a WriterConfig, not {shown(settings)}")
+    writer = environment.writer
+    if settings.bucket is None and writer.bucket is not None:
+        # Like the store itself, where it goes is not for the script alone to say.
+        return msgspec.structs.replace(
+            settings,
+            bucket=writer.bucket,
+            ship_interval_s=writer.ship_interval_s,
+            ship_flush_s=writer.ship_flush_s,
+        )
     return settings
 
 

@@ -151,7 +151,7 @@ class Writer(Appender):
         """Roll what is old, sync what is new, and warn once of a failure; called by the sync thread."""
         with self.lock:
             current = self._segment
-            old = time.monotonic() - self._born_s >= self.config.roll_interval_s
+            old = time.monotonic() - self._born_s >= self.config.rolls_after_s
             if old and not self._busy and current is not None and current.next_seq:
                 with contextlib.suppress(OSError):
                     self._roll(final=False)

@@ -27,17 +27,19 @@ _REFUSED: Final = {
 
 
 def need_client() -> None:
-    """Check that the client of the Hub is installed.
+    """Check that the client of the Hub is installed, and knows buckets.
 
     Raises:
         UsageError: it is not, with the command that installs it.
     """
     try:
         import hf_xet  # noqa: F401
-        import huggingface_hub  # noqa: F401
         import tenacity  # noqa: F401
+        from huggingface_hub import BucketFile  # noqa: F401
     except ModuleNotFoundError as error:
         raise UsageError(f"the Hub needs {error.name}: pip install 'eventlog[hub]'") from None
+    except ImportError as error:
+        raise UsageError(f"the Hub needs a newer {error.name}: pip install 'eventlog[hub]'") from None
 
 
 def status_of(error: BaseException) -> int | None:

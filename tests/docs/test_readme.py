@@ -73,6 +73,9 @@ def test_the_defaults_in_the_table_are_the_defaults():
     assert environment.writer.sync_interval_s == 1
     assert environment.writer.on_error == "warn"
     assert environment.writer.network_mount == "spool"
+    assert environment.writer.bucket is None
+    assert environment.writer.ship_interval_s == 30
+    assert environment.writer.ship_flush_s == 60
 
 
 def test_readme_names_no_file_that_is_not_there():

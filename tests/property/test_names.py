@@ -22,6 +22,9 @@ MODULE_COVERS = {
 }  # fmt: skip
 
 
+MODULE_COVERS |= {"hub_dir", "restoring_mark", "shipper_dir", "ask_name", "is_ask"}
+
+
 def encoded_or_none(name: str) -> str | None:
     try:
         return names.encode_name(name)
@@ -145,6 +148,21 @@ def test_a_text_is_either_a_finished_name_or_a_temporary_one_or_neither(text):
         assert parsed is None or not names.is_temporary(text)
     assert not names.is_data_file_name(temporary)
     assert not names.is_writer_id(temporary)
+
+
+@given(st.text(max_size=40))
+def test_only_what_asks_for_a_shipment_has_such_a_name(text):
+    ask = names.ask_name()
+    assert names.is_ask(ask)
+    assert not names.is_ask(text) or len(text) == len(ask)
+    assert not names.is_temporary(ask)
+    assert not names.is_ask(names.temporary_name(ask))
+
+
+def test_a_shipper_has_a_place_of_its_own_beside_what_a_publisher_remembers():
+    in_hub = {names.bucket_state_path("/s", "b"), names.shipper_dir("/s", "b"), names.restoring_mark("/s")}
+    assert {os.path.dirname(path) for path in in_hub} == {names.hub_dir("/s")}
+    assert len(in_hub) == 3
 
 
 @given(st.binary(min_size=32, max_size=32), st.text(max_size=64))

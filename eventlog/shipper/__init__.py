@@ -1,0 +1,1 @@
+"""The shipper: a process of its own that ships what a store seals to a bucket, while jobs log into that store."""

@@ -1,0 +1,234 @@
+"""What jobs and a shipper tell each other, and when a shipper tries again and ends: without any process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+
+import eventlog
+from eventlog import names
+from eventlog.config import WriterConfig, read_environment
+from eventlog.errors import UsageError
+from eventlog.shipper import job, pace
+from eventlog.shipper.desk import Desk, State
+from eventlog.shipper.launch import launch
+from eventlog.shipper.pace import LINGER_S, Outcome, may_end, pause_s
+
+BUCKET = "hf://buckets/owner/bucket"
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    made = Desk(str(tmp_path), BUCKET)
+    made.make()
+    return made
+
+
+def test_a_store_has_a_place_for_each_bucket_apart_from_what_a_publisher_remembers():
+    places = {names.shipper_dir("/s", BUCKET), names.shipper_dir("/s", BUCKET + "/x"), names.shipper_dir("/t", BUCKET)}
+    assert len(places) == 3
+    assert names.bucket_state_path("/s", BUCKET) not in places
+    assert names.is_ask(names.ask_name())
+    assert not any(map(names.is_ask, ("ask-", "ask-1", "state.json", names.new_id(), f"ask-{names.new_id()}.tmp")))
+
+
+def test_one_shipper_has_the_lock_and_a_job_that_finds_it_taken_starts_none(desk: Desk):
+    held = desk.take()
+    assert held is not None
+    assert desk.take() is None
+    assert launch(desk, 1.0) is False
+    os.close(held)
+    again = desk.take()
+    assert again is not None
+    os.close(again)
+
+
+def test_a_place_is_deserted_when_no_run_is_there_any_more(desk: Desk):
+    assert desk.is_deserted()
+    one, two = desk.join(), desk.join()
+    for fd in (one, two):
+        assert not desk.is_deserted()
+        os.close(fd)
+    assert desk.is_deserted()
+
+
+def test_a_run_that_joins_while_a_shipper_is_about_to_end_waits_until_its_lock_is_free(desk: Desk):
+    held, alone = desk.take(), desk.hold_off()
+    assert held is not None
+    assert alone is not None
+    free: list[bool] = []
+
+    def join() -> None:
+        fd = desk.join()
+        mine = desk.take()
+        free.append(mine is not None)
+        for each in (fd, mine):
+            if each is not None:
+                os.close(each)
+
+    run = threading.Thread(target=join)
+    run.start()
+    run.join(0.05)
+    assert free == []
+    os.close(held)
+    os.close(alone)
+    run.join()
+    assert free == [True]
+
+
+def test_a_shipper_that_was_stopped_in_the_middle_of_its_end_holds_nobody_up_for_ever(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("eventlog.shipper.desk._JOIN_TRIES", 3)
+    alone = desk.hold_off()
+    assert alone is not None
+    with pytest.raises(TimeoutError, match="does not go on"):
+        desk.join()
+    os.close(alone)
+
+
+def test_what_is_asked_is_there_until_it_is_answered(desk: Desk):
+    one, two = names.ask_name(), names.ask_name()
+    for ask in (one, two):
+        desk.ask(ask)
+    assert desk.asks() == {one, two}
+    desk.answer([one])
+    desk.answer([one])
+    assert (desk.is_answered(one), desk.is_answered(two)) == (True, False)
+
+
+def test_the_state_is_the_last_that_was_told_and_none_before_and_after_it_is_forgotten(desk: Desk):
+    assert desk.state() is None
+    for number in range(3):
+        desk.tell(State(pid=1, files=number, error="x" * number))
+    assert desk.state() == State(pid=1, files=2, error="xx")
+    (Path(desk.directory) / names.temporary_name("state.json")).write_text("{")
+    desk.forget()
+    assert desk.state() is None
+    assert os.listdir(desk.directory) == []
+    (Path(desk.directory) / "state.json").write_text("{")
+    assert desk.state() is None
+
+
+def test_the_lock_of_a_place_that_was_removed_is_nobodys(desk: Desk):
+    held = desk.take()
+    assert held is not None
+    assert desk.is_mine(held)
+    os.unlink(os.path.join(desk.directory, "lock"))
+    assert not desk.is_mine(held)
+    other = desk.take()
+    assert other is not None
+    assert not desk.is_mine(held)
+    os.close(held)
+    os.close(other)
+
+
+def test_a_log_that_has_grown_long_is_put_aside(desk: Desk):
+    for size in (10, 2 << 20):
+        Path(desk.log_path).write_bytes(bytes(size))
+        os.close(desk.open_log())
+    assert os.stat(desk.log_path).st_size == 0
+    assert os.stat(f"{desk.log_path}.old").st_size == 2 << 20
+
+
+def test_a_shipper_ends_only_when_no_job_is_there_and_all_is_shipped_or_tried_for_long():
+    assert not may_end(Outcome())
+    assert may_end(Outcome(deserted_s=0.0))
+    assert not may_end(Outcome(deserted_s=0.0, left_open=1)), "its writer may be dying"
+    assert may_end(Outcome(deserted_s=60.0, left_open=1)), "its writer has another bucket, or none"
+    assert not may_end(Outcome(deserted_s=LINGER_S - 1, failures=9))
+    assert may_end(Outcome(deserted_s=LINGER_S, failures=9))
+    assert not may_end(Outcome(failures=10**6))
+
+
+def test_pauses_grow_with_failures_and_are_short_while_somebody_waits():
+    assert pause_s(Outcome(), 15.0) == 15.0
+    assert pause_s(Outcome(deserted_s=0.0), 15.0) <= 1.0
+    pauses = [pause_s(Outcome(failures=failures), 15.0) for failures in range(1, 2000)]
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (15.0, pace._JOBS_S)
+    assert pause_s(Outcome(failures=99, asked=True), 15.0) <= 5.0
+    assert pause_s(Outcome(failures=99, asked=True, lasting=True), 15.0) == pace._JOBS_S
+    assert pause_s(Outcome(failures=99, deserted_s=1.0), 15.0) < LINGER_S / 10
+
+
+class Clock:
+    """Time passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def test_a_job_waits_once_for_a_shipper_that_does_not_answer_and_anew_when_it_has_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clock = Clock()
+    monkeypatch.setattr(job, "time", clock)
+    monkeypatch.setattr(job, "_patience_s", {})
+    monkeypatch.setattr(job.Shipping, "_attend", lambda shipping: shipping._desk.make() or False)
+    waits = []
+    for answers in (False, False, True, False):
+        shipping = job.Shipping(str(tmp_path), WriterConfig(bucket=BUCKET, ship_flush_s=60.0))
+        began = clock.now_s
+        with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if answers:
+                patch.setattr(Desk, "is_answered", lambda desk, ask: True)  # noqa: ARG005 - as it is called
+            shipping.end(wait=True)
+        assert len(caught) == (not answers)
+        waits.append(round(clock.now_s - began))
+    assert waits == [60, 1, 0, 60]
+
+
+def test_a_shipper_that_ends_at_once_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(job.Shipping, "_attend", lambda shipping: shipping._desk.make() or True)
+    shipping = job.Shipping(str(tmp_path), WriterConfig(bucket=BUCKET))
+    with pytest.warns(eventlog.EventLogWarning, match="ends at once; .*log says why"):
+        shipping.end(wait=True)
+
+
+def test_a_bucket_shortens_the_life_of_a_segment_unless_that_is_set():
+    assert WriterConfig().rolls_after_s == 3600
+    assert WriterConfig(bucket=BUCKET).rolls_after_s == 60
+    assert WriterConfig(bucket=BUCKET, roll_interval_s=7.0).rolls_after_s == 7
+
+
+def test_the_environment_names_a_bucket_also_for_settings_that_name_none(store: str, monkeypatch: pytest.MonkeyPatch):
+    made = []
+    monkeypatch.setattr("eventlog.run.follow", lambda writer: made.append(writer.config))
+    monkeypatch.setenv("EVENTLOG_BUCKET", BUCKET)
+    monkeypatch.setenv("EVENTLOG_SHIP_INTERVAL_S", "3")
+    monkeypatch.setenv("EVENTLOG_SHIP_FLUSH_S", "0")
+    own = WriterConfig(sync_interval_s=None, bucket="hf://buckets/a/b")
+    for settings in (None, WriterConfig(sync_interval_s=None), own):
+        eventlog.init(dir=store, settings=settings)
+    facts = [(config.bucket, config.ship_interval_s, config.ship_flush_s) for config in made]
+    assert facts[:2] == [(BUCKET, 3.0, 0.0)] * 2
+    assert made[2] == own
+    assert made[1].sync_interval_s is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("EVENTLOG_BUCKET", "hf://datasets/a/b"),
+        ("EVENTLOG_BUCKET", "bucket"),
+        ("EVENTLOG_SHIP_INTERVAL_S", "0"),
+        ("EVENTLOG_SHIP_INTERVAL_S", "soon"),
+        ("EVENTLOG_SHIP_FLUSH_S", "-1"),
+        ("EVENTLOG_SHIP_FLUSH_S", "nan"),
+    ],
+)
+def test_a_bad_variable_of_shipping_is_refused(variable: str, value: str):
+    with pytest.raises(UsageError):
+        read_environment({variable: value})
