@@ -24,11 +24,11 @@ from compactor.survey import survey
 from compactor.work import Turn, take_turn
 from eventlog import manifest as manifests
 from eventlog import mounts, tail
-from eventlog.commands.output import ErrorGroup, PathOf, open_existing
+from eventlog.commands.output import ErrorGroup, LocalPath, open_existing
 from eventlog.errors import StorageError, UsageError
 from eventlog.fs import LOCAL
 
-_STORE = click.argument("store", type=PathOf(file_okay=False))
+_STORE = click.argument("store", type=LocalPath(file_okay=False))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 
 

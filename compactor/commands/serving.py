@@ -13,12 +13,12 @@ import msgspec
 from compactor.commands.beside import bucket_of, bucket_options, run_beside_bucket
 from compactor.commands.output import end, log_to_stderr
 from compactor.config import CompactorConfig
-from eventlog.commands.output import PathOf
+from eventlog.commands.output import LocalPath
 from eventlog.errors import UsageError
 
 
 @click.command()
-@click.argument("store", type=PathOf(file_okay=False))
+@click.argument("store", type=LocalPath(file_okay=False))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, default=7860, show_default=True, help="Port; 0 takes a free one.")
 @click.option("--ui", type=click.Choice(["trackio", "none"]), default="trackio", show_default=True, help="Dashboard.")

@@ -15,7 +15,7 @@ from compactor.hub.publish import Published
 from compactor.hub.restore import Restored, restore
 from compactor.hub.sync import Sync, SyncConfig
 from compactor.service import stopping_on_signals
-from eventlog.commands.output import PathOf
+from eventlog.commands.output import LocalPath
 from eventlog.errors import UsageError
 from eventlog.fs import LOCAL
 from eventlog.hub import inbox
@@ -43,7 +43,7 @@ def open_bucket(address: str) -> Bucket:
 
 
 @click.command()
-@click.argument("store", type=PathOf(file_okay=False))
+@click.argument("store", type=LocalPath(file_okay=False))
 @click.argument("bucket")
 @click.option("--once", is_flag=True, help="Publish what there is now, then end.")
 @click.option("--interval", "interval_s", type=float, help="Seconds between looks at everything. [30]")
@@ -108,7 +108,7 @@ def _page(root: str, bucket: str, page_bucket: str | None, project: str | None, 
 
 @click.command("restore")
 @click.argument("bucket")
-@click.argument("store", type=PathOf(file_okay=False))
+@click.argument("store", type=LocalPath(file_okay=False))
 @click.option("--project", help="Only this project. [all]")
 @click.option("--version", type=click.IntRange(min=1), help="This snapshot, not the newest; into an empty store.")
 @_JSON

@@ -30,6 +30,16 @@ class PathOf(click.Path):
         return super().convert(value, param, ctx)
 
 
+class LocalPath(PathOf):
+    """A path on this machine."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an address on the Hub, before a directory of that name is made."""
+        if is_remote(value):
+            self.fail(f"{value} is on the Hub, and this works on this machine: compactor restore", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Seconds(click.FloatRange):
     """A number of seconds that a process can wait."""
 

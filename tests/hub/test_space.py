@@ -225,6 +225,15 @@ def test_options_that_do_not_go_together_are_refused_before_anything_is_done(tmp
     assert not store.exists()
 
 
+@pytest.mark.parametrize("command", ["run", "serve", "status", "plan", "sync", "restore"])
+def test_an_address_is_not_taken_for_a_directory(tmp_path, command) -> None:
+    words = {"sync": ["hf://buckets/me/runs", "me/runs"], "restore": ["me/runs", "hf://buckets/me/runs"]}
+    line = [sys.executable, "-m", "compactor", command, *words.get(command, ["hf://buckets/me/runs"])]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert (done.returncode, "is on the Hub" in done.stderr) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_compactor_beside_a_bucket_folds_and_publishes_what_training_processes_log(hub, bucket, tmp_path) -> None:
     root = tmp_path / "store"
     log(root, "first", 20)
