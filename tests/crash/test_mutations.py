@@ -17,7 +17,8 @@ from eventlog.testing.mutate import Mutations, Site
 # a process that was killed, the bytes need a sync of their own.
 REDUNDANT = [("sync_dir", "compactor/quarantine.py", "set_aside")]
 IN_FULL = re.compile(
-    r"(?!collect after a killed fold)(seal|run|first fold|fold|compact|rebuild|collect|spool|rename|index|upload|held|changes|hub)[^,]*"
+    r"(?!collect after a killed fold)"
+    r"(seal|run|first fold|fold|compact|rebuild|collect|spool|rename|index|upload|held|changes|hub)[^,]*"
 )
 AFTER_KILLS = re.compile(
     r"(seal, killed at mkdir|first fold, killed at (mkdir|link)|spool, killed at mkdir|index.*, killed at mkdir"
