@@ -28,6 +28,7 @@ class OpenSegment:
             that an exception out of a signal handler can never leave one changed and the other not.
         synced_offset: everything before it is known to be durable.
         shapes: the numbers of the shapes that this segment announced.
+        is_broken: it could not be cut back after a failure: nothing may be appended to it any more.
     """
 
     def __init__(self, fs: Fs, root: str, header: segment.Header, project: str) -> None:
@@ -43,6 +44,7 @@ class OpenSegment:
         self.state = (0, 0)
         self.synced_offset = 0
         self.shapes: dict[int, schema.Shape] = {}
+        self.is_broken = False
         self._last_shape_offset = 0
         fs.make_dirs(self._directory)
         self.fd = fs.create(self.path)
@@ -92,7 +94,8 @@ class OpenSegment:
                 raise
         except BaseException:
             if self.state == before:
-                self.settle(data)
+                with contextlib.suppress(OSError):  # it is broken then, and the interrupt goes on
+                    self.settle(data)
             raise
 
     def settle(self, data: bytes) -> bool:
@@ -107,15 +110,20 @@ class OpenSegment:
             Whether all of them are there.
 
         Raises:
-            OSError: the file cannot be asked or cut back; the caller rolls.
+            OSError: the file cannot be asked or cut back: it is broken, and the next append goes to another segment.
         """
         offset, seq = self.state
-        there = self._fs.size(self.path) - offset
         end, records = 0, 0
-        while (found := frame.parse(data, end)).outcome is Outcome.COMPLETE and found.end <= there:
-            end, records = found.end, records + (not found.structural)
-        self.state = (offset + end, seq + records)
-        self._fs.truncate(self.fd, self.offset)
+        try:
+            there = self._fs.size(self.path) - offset
+            while (found := frame.parse(data, end)).outcome is Outcome.COMPLETE and found.end <= there:
+                end, records = found.end, records + (not found.structural)
+            self.state = (offset + end, seq + records)
+            self._fs.truncate(self.fd, self.offset)
+        except BaseException:
+            self.is_broken = True
+            self.shapes.clear()  # so that no append takes the short way
+            raise
         return end == len(data)
 
     def announce(self, shape: schema.Shape) -> None:

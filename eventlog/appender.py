@@ -248,6 +248,8 @@ class Appender:
         """
         if self._roll_due:
             self._roll(final=False)
+        if self._segment is not None and self._segment.is_broken:
+            self._abandon(self._segment)
         open_segment = self._segment or self._open()
         if not self._opened:
             for record in self.preamble() if self.preamble else ():
@@ -324,6 +326,9 @@ class Appender:
         self._roll_due = False
         if open_segment is None:
             return
+        if open_segment.is_broken:
+            self._abandon(open_segment)
+            return
         open_segment.write_seal(final=final)
         self._retire(open_segment, complete=True)
         self._sealer.sync_if_due(alone=self._thread is None)
@@ -335,7 +340,7 @@ class Appender:
         try:
             if self._losses.pending:
                 with contextlib.suppress(OSError):
-                    self._append_dropped(self._segment or self._open())
+                    self._append_prepared(None, None)
             self._roll(final=True)
         except OSError as error:
             if self._segment is not None:

@@ -177,7 +177,7 @@ class Intake:
             # What was noted of runs may not be stored: ask the store again.
             self._maker.forget()
             if writer.next_seq != began:
-                self._seen = None  # its beginning is kept: read back what was
+                self._start_over()
             if isinstance(error, UsageError):
                 raise RequestError(str(error)) from error
             raise
@@ -186,6 +186,19 @@ class Intake:
         if seen.is_full:
             self._save(writer, seen)
 
+    def _start_over(self) -> None:
+        """Go on with another writer, and read back what was received.
+
+        The beginning of a batch is kept. Its receipt counts records by their seqs, so no other record may take those
+        that are missing.
+        """
+        writer, self._writer, self._seen = self._writer, None, None
+        if writer is not None:
+            try:
+                writer.close()
+            except DurabilityUnknownError as error:
+                log.warning("a batch of project %r was cut short: %s", self.project, error)
+
     def _open(self) -> tuple[Writer, Seen]:
         if self._closed:
             raise UnavailableError("the server is shutting down")
@@ -193,7 +206,7 @@ class Intake:
             self._take_lock()
             sync_inherited(self._fs, self._root, self.project)
             self._seen = self._load_seen()
-            self._writer = self._writer or Writer(self._root, self.project, config=self._config, fs=self._fs)
+            self._writer = Writer(self._root, self.project, config=self._config, fs=self._fs)
         return self._writer, self._seen
 
     def _writing(self) -> Writer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 
 import pytest
 
@@ -34,6 +35,31 @@ class Full(LocalFs):
         os.write(fd, bytes(data)[:taken])
         take_turn(LOCAL, self.root, "p", CompactorConfig())
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("room", range(0, 280, 20))
+def test_what_is_missing_of_a_batch_is_taken_although_others_came_meanwhile_and_the_index_was_lost(tmp_path, room):
+    fs = Full()
+    fs.root = str(tmp_path)
+    writers = WriterConfig(sync_interval_s=None, on_error="raise")
+    hub = Hub(fs.root, ServeConfig(write_token="t"), fs=fs, writers=writers)
+    hub.intake("p").take_logs(ENTRIES[:1])
+    fs.room = room
+    with pytest.raises(UnavailableError, match="No space left"):
+        hub.intake("p").take_logs(ENTRIES)
+    others = [LogEntry("p", "b", {"y": float(step)}, step=step, log_id=f"m{step}") for step in range(9)]
+    hub.intake("p").take_logs(others)
+    hub.close()
+    shutil.rmtree(tmp_path / "index", ignore_errors=True)
+    again = Hub(fs.root, ServeConfig(write_token="t"), fs=fs, writers=writers)
+    again.intake("p").take_logs(ENTRIES)
+    again.intake("p").take_logs(others)
+    again.close()
+    rows = open_store(tmp_path).metrics("p").to_pylist()
+    assert sorted(row["x"] for row in rows if row["x"] is not None) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert sorted(row["y"] for row in rows if row["y"] is not None) == [float(step) for step in range(9)]
+    report = verify(fs.root, blobs=True)
+    assert (report.findings, report.lost, report.doubled, report.gaps) == ([], 0, 0, 0)
 
 
 @pytest.mark.parametrize("room", range(0, 280, 10))
