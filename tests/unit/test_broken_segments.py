@@ -70,6 +70,25 @@ def test_what_is_logged_after_a_cut_back_that_failed_is_whole_and_what_is_droppe
     assert (report.lost, report.doubled, report.gaps) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("taken", [1, 14, 30, 60])
+def test_what_stands_behind_the_last_frame_is_not_taken_for_a_part_of_the_next(tmp_path, taken):
+    fs = Stuck()
+    writer = Writer(str(tmp_path), "p", config=WriterConfig(sync_interval_s=None), fs=fs)
+    kept = [True]
+    writer.append(schema.Alert(0, "r", "title 0"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(1, 7):
+            # Each second one is cut short.
+            fs.taken = taken if number % 2 else None
+            kept.append(writer.append(schema.Alert(number, "r", f"title {number} {'long ' * 10}")))
+    writer.close()
+    rows = open_store(tmp_path).events("p", kinds="alert").to_pylist()
+    report = verify(str(tmp_path))
+    assert (len(rows), report.dropped) == (sum(kept), 7 - sum(kept))
+    assert (report.lost, report.doubled, report.gaps) == (0, 0, 0)
+
+
 def test_a_batch_after_a_cut_back_that_failed_goes_to_another_segment(tmp_path):
     fs = Stuck()
     writer = Writer(str(tmp_path), "p", config=WriterConfig(sync_interval_s=None, on_error="raise"), fs=fs)
