@@ -113,6 +113,18 @@ class Service:
             except (EventLogError, OSError) as error:
                 self._complain(project, f"project {project}: {error}")
 
+    def fold_rest(self) -> None:
+        """Fold what there is in every project once, whether it is due or not; for the end, after `run`.
+
+        Raises:
+            OSError: the store cannot be listed.
+        """
+        for project in tail.projects(self._fs, self.root):
+            try:
+                take_turn(self._fs, self.root, project, self.config, merging=False, collecting=False)
+            except (EventLogError, OSError) as error:
+                self._complain(project, f"project {project}: {error}")
+
     def _complain(self, project: str, message: str) -> None:
         """Log a failure once, not at each sweep."""
         if self._failing.get(project) != message:

@@ -236,7 +236,7 @@ def restoring_dir(root: str, project: str) -> str:
 
 
 def hub_dir(root: str) -> str:
-    """Return the directory of what is known here of buckets: private to this store, and safe to delete."""
+    """Return the directory of what is known here of buckets: private to this store, and safe to delete at rest."""
     return os.path.join(root, HUB)
 
 

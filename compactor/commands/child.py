@@ -29,6 +29,8 @@ def _compactor(config: SidecarConfig) -> None:
     service = Service(config.root, config.compaction)
     with stopping_on_signals(service):
         service.run()
+        # The server has ended: what it took last is published if it is folded, also where it could not seal it.
+        service.fold_rest()
 
 
 def _sync(config: SidecarConfig) -> None:

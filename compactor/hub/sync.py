@@ -15,7 +15,7 @@ from compactor.hub.plan import Limits
 from compactor.hub.publish import BucketPublisher, Published
 from compactor.hub.restore import Restored, restore
 from eventlog import tail
-from eventlog.errors import EventLogError, UsageError
+from eventlog.errors import EventLogError, StorageError, UsageError
 from eventlog.fs import LOCAL, Fs
 from eventlog.hub import inbox
 from eventlog.hub.bucket import Bucket
@@ -94,8 +94,12 @@ class Sync:
         """Whether `stop` was called."""
         return self._stop.is_set()
 
-    def restore(self) -> list[Restored]:
+    def restore(self, *, on_lasting: Callable[[str, EventLogError], None] | None = None) -> list[Restored]:
         """Bring every project that the bucket has and the store lacks into the store.
+
+        Args:
+            on_lasting: told of a project that trying again does not mend, such as one whose file in the bucket is
+                damaged; the others are restored. None to raise it.
 
         Raises:
             StorageError: the Hub refused or could not be reached.
@@ -105,8 +109,16 @@ class Sync:
         found: list[Restored] = []
         if self._bucket.exists():
             for project in inbox.projects(self._bucket):
-                found.append(restore(self._fs, self._root, self._bucket, project))
-                self._on_restored(found[-1])
+                try:
+                    found.append(restore(self._fs, self._root, self._bucket, project))
+                except StorageError:
+                    raise
+                except EventLogError as error:
+                    if on_lasting is None:
+                        raise
+                    on_lasting(project, error)
+                else:
+                    self._on_restored(found[-1])
         return found
 
     def once(self, *, take_over: bool = False) -> list[Published]:

@@ -89,4 +89,7 @@ class Acks:
         except (EventLogError, OSError) as error:
             log.error("what was taken cannot be pushed: %s", error)  # noqa: TRY400 - it says all
             return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        except Exception as error:  # whatever it is: this thread must live, or nothing is answered again
+            log.exception("what was taken cannot be pushed")
+            return type(error).__name__
         return ""

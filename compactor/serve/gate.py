@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,9 @@ log = logging.getLogger("compactor")
 Entry = LogEntry | SystemEntry | AlertEntry
 _LOOK_S: Final = 0.1
 _PAUSE_S: Final = 2.0
+_END_S: Final = 5.0
+KEPT_S: Final = 600.0
+"""For how long calls are kept: when a restore takes longer, something is wrong, and clients keep what they have."""
 _RESTORING: Final = "the store is being restored from its bucket: send it again soon"
 
 
@@ -32,8 +36,13 @@ class Gate:
     write, and with `ack` "bucket" all of them, are refused until then; clients send those again.
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, *, kept_s: float = KEPT_S, end_s: float = _END_S) -> None:
         """Take what is served; a store without a bucket is open at once, unless calls wait from an earlier start.
+
+        Args:
+            hub: what is served.
+            kept_s: after so many seconds calls are refused that cannot be done yet.
+            end_s: for so many seconds `close` lets the rest be done.
 
         Raises:
             OSError: as the file system raises it.
@@ -42,6 +51,9 @@ class Gate:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._told = ""
+        self._keeps_until = time.monotonic() + kept_s
+        self._end_s = end_s
+        self._deadline = math.inf
         self.is_restored = not hub.config.bucket
         self.is_open = self.is_restored and not hub.held.ids()
         self._thread = threading.Thread(target=self._run, name="eventlog-gate", daemon=True)
@@ -68,7 +80,7 @@ class Gate:
         return endpoint.call(self._hub, args, kwargs)
 
     def _keep(self, name: str, endpoint: Endpoint, args: list[Any], kwargs: dict[str, Any], body: bytes) -> None:
-        if self._hub.config.ack == "bucket" or name not in _HELD:
+        if self._hub.config.ack == "bucket" or name not in _HELD or time.monotonic() >= self._keeps_until:
             raise UnavailableError(_RESTORING)
         for entry in _entries(bind(endpoint.form, args, kwargs)):
             check_entry(entry)
@@ -83,9 +95,11 @@ class Gate:
             EventLogError: a call cannot be done now.
         """
         self.is_restored = self.is_restored or not self._hub.is_restoring()
-        while self.is_restored and not self.is_open and not self._stop.is_set():
+        while self.is_restored and not self.is_open and time.monotonic() < self._deadline:
             waiting = self._hub.held.ids()
             for call_id in waiting:
+                if time.monotonic() >= self._deadline:
+                    return
                 self._do(call_id)
             if not waiting:
                 with self._lock:
@@ -97,14 +111,22 @@ class Gate:
         held = self._hub.held
         try:
             call = held.read(call_id)
-            _HELD[call.name](self._hub, self._bound(call))
+            name, bound = call.name, self._bound(call)
+        except (RequestError, ValueError, KeyError) as error:
+            self._refuse(call_id, error)
+            return
+        try:
+            _HELD[name](self._hub, bound)
         except UnavailableError:
             raise
-        except (RequestError, ValueError, KeyError) as error:
-            held.refuse(call_id)
-            log.error("a call that was kept cannot be done: %s is set aside: %s", call_id, error)  # noqa: TRY400
+        except RequestError as error:
+            self._refuse(call_id, error)
             return
         held.done(call_id)
+
+    def _refuse(self, call_id: str, error: Exception) -> None:
+        self._hub.held.refuse(call_id)
+        log.error("a call that was kept cannot be done: %s is set aside: %s", call_id, error)
 
     def _bound(self, call: HeldCall) -> Any:
         """Return the arguments, with the time that the call came, and ids for entries that have none."""
@@ -124,17 +146,22 @@ class Gate:
         while not self.is_open and not self._stop.wait(_LOOK_S):
             try:
                 self.drain()
-            except (EventLogError, OSError) as error:
+            except Exception as error:
                 if str(error) != self._told:
                     self._told = str(error)
-                    log.error("calls that were kept cannot be done: %s (trying again)", error)  # noqa: TRY400
+                    log.error(  # noqa: TRY400 - the traceback only where it is not ours
+                        "calls that were kept cannot be done: %s (trying again)",
+                        error,
+                        exc_info=None if isinstance(error, EventLogError | OSError) else error,
+                    )
                 self._stop.wait(_PAUSE_S)
 
     def close(self) -> None:
-        """Do no more; what waits is done at the next start."""
+        """Do what waits for a moment more, and the rest at the next start."""
+        self._deadline = time.monotonic() + self._end_s
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(self._end_s + 1)
 
 
 _HELD: Final[dict[str, Callable[[Hub, Any], None]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -21,6 +22,7 @@ from eventlog.fs import LOCAL, Fs
 from eventlog.snapshot import ReaderCache
 
 _MOST_PROJECTS = 1000
+_REREAD_S = 5.0
 log = logging.getLogger("compactor")
 
 
@@ -49,6 +51,8 @@ class Hub:
         self.config = config
         self.fs = fs
         self._writers = writers
+        # Segments that others have put into the bucket's inbox come with ids that were received elsewhere.
+        self._reread_s = _REREAD_S if config.bucket else math.inf
         self.blobs = BlobStore(root, fs)
         self.incoming = Incoming(root, fs)
         self.held = Held(root, fs)
@@ -101,7 +105,8 @@ class Hub:
             state = self.state(project)
             with self._lock:
                 known = self._intakes.setdefault(
-                    project, Intake(self.root, project, state, config=self._writers, fs=self.fs)
+                    project,
+                    Intake(self.root, project, state, config=self._writers, fs=self.fs, reread_s=self._reread_s),
                 )
         return known
 
@@ -140,6 +145,10 @@ class Hub:
         """
         for intake in self.intakes():
             intake.roll()
+
+    def writer_ids(self) -> set[str]:
+        """Return the writers of all that was taken."""
+        return {writer_id for intake in self.intakes() if (writer_id := intake.writer_id) is not None}
 
     def projects(self) -> list[Project]:
         """Return the states that are in memory."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -66,8 +67,18 @@ class Intake:
         config: WriterConfig | None = None,
         fs: Fs = LOCAL,
         memory_keys: int = MEMORY_KEYS,
+        reread_s: float = math.inf,
     ) -> None:
         """Prepare; the writer, the lock and the index come with the first batch.
+
+        Args:
+            root: the store.
+            project: its name.
+            runs: where runs are known.
+            config: settings of the writer.
+            fs: the file system.
+            memory_keys: so many ids are kept in memory at most.
+            reread_s: look for receipts of other writers before a batch, when the last look was so long ago.
 
         Raises:
             UsageError: the project's name cannot be a directory.
@@ -88,6 +99,14 @@ class Intake:
         self._seen: Seen | None = None
         self._lock_fd = -1
         self._closed = False
+        self._reread_s = reread_s
+        self._cursor: dict[str, int] = {}
+        self._read_at = 0.0
+
+    @property
+    def writer_id(self) -> str | None:
+        """The writer of what is taken now; None before the first batch."""
+        return None if self._writer is None else self._writer.writer_id
 
     def take_logs(self, entries: Sequence[LogEntry]) -> None:
         """Keep a batch of logs; durable when this returns. Entries whose `log_id` was received before are left out.
@@ -207,6 +226,8 @@ class Intake:
             sync_inherited(self._fs, self._root, self.project)
             self._seen = self._load_seen()
             self._writer = Writer(self._root, self.project, config=self._config, fs=self._fs)
+        elif time.monotonic() - self._read_at >= self._reread_s:
+            self._read_receipts(self._seen)
         return self._writer, self._seen
 
     def _writing(self) -> Writer:
@@ -226,12 +247,20 @@ class Intake:
 
     def _load_seen(self) -> Seen:
         seen = Seen(names.index_dir(self._root, self.project), fs=self._fs, memory_keys=self._memory_keys)
-        cursor = dict(seen.cursor)
-        for received in receipts_since(self._runs.feed(), seen.cursor):
-            self._note(seen, received, cursor)
-        if cursor != seen.cursor:
-            seen.save(cursor)
+        self._cursor = dict(seen.cursor)
+        self._read_receipts(seen)
+        if self._cursor != seen.cursor:
+            seen.save(self._cursor)
         return seen
+
+    def _read_receipts(self, seen: Seen) -> None:
+        if self._writer is not None:
+            self._cursor[self._writer.writer_id] = self._writer.next_seq - 1
+        cursor = dict(self._cursor)
+        for received in receipts_since(self._runs.feed(), self._cursor):
+            self._note(seen, received, cursor)
+        self._cursor = cursor
+        self._read_at = time.monotonic()
 
     def _note(self, seen: Seen, received: Received, cursor: dict[str, int]) -> None:
         cursor[received.writer_id] = max(cursor.get(received.writer_id, 0), received.seq)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import signal
@@ -122,7 +123,11 @@ def _acks(hub: Hub) -> Acks | None:
 
     def push() -> None:
         hub.roll()
-        ship(hub.root, bucket, memory=memory)
+        shipped = ship(hub.root, bucket, memory=memory)
+        mine = hub.writer_ids()
+        for path in shipped.conflicts:
+            if os.path.basename(os.path.dirname(path)) in mine:
+                raise StorageError(errno.EEXIST, f"{bucket} holds other records than {path}")
 
     return Acks(push)
 

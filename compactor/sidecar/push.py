@@ -21,6 +21,7 @@ from eventlog.hub.ship import Memory, ship
 log = logging.getLogger("compactor")
 _FIRST_WAIT_S: Final = 1.0
 _MOST_WAIT_S: Final = 30.0
+_TRIES: Final = 3
 
 
 def mark_restoring(root: str) -> str:
@@ -82,11 +83,16 @@ class Push:
             self._ship()
 
     def _restore(self) -> None:
-        """Try until the bucket is restored; the store takes no writes before that."""
+        """Try until the bucket is restored; before that the server keeps what it takes.
+
+        A project that cannot be restored, however often it is tried, must not keep the others from being served.
+        """
         wait_s = _FIRST_WAIT_S
+        tries = 0
         while not self.stopped:
+            tries += 1
             try:
-                self._sync.restore()
+                self._sync.restore(on_lasting=_tell_lasting if tries >= _TRIES else None)
             except (EventLogError, OSError) as error:
                 self._complain(f"cannot restore {self._root} from {self._bucket}: {error}")
             else:
@@ -116,3 +122,7 @@ class Push:
         if text != self._told:
             log.error("%s (trying again)", text)
             self._told = text
+
+
+def _tell_lasting(project: str, error: EventLogError) -> None:
+    log.error("project %s is not restored, and not published until somebody has looked: %s", project, error)

@@ -103,8 +103,7 @@ class Supervisor:
         now = time.monotonic()
         if kept.process is None:
             if now >= kept.due:
-                kept.process = _start(kept.child)
-                kept.began, kept.starts = now, kept.starts + 1
+                self._begin(kept, now)
             return 0
         code = kept.process.poll()
         if code is None:
@@ -113,10 +112,25 @@ class Supervisor:
         if kept.child.needed and kept.starts == 1 and code == _USAGE:
             return code  # it has said why
         kept.failures = 0 if now - kept.began > _STEADY_S else kept.failures + 1
+        self._pause(kept, now, f"ended with {_told(code)}")
+        return 0
+
+    def _begin(self, kept: _Kept, now: float) -> None:
+        try:
+            kept.process = _start(kept.child)
+        except (OSError, subprocess.SubprocessError) as error:
+            if not kept.starts:
+                raise
+            # The machine may be short of memory or processes for a while; the others go on.
+            kept.failures += 1
+            self._pause(kept, now, f"cannot be started: {error}")
+        else:
+            kept.began, kept.starts = now, kept.starts + 1
+
+    def _pause(self, kept: _Kept, now: float, why: str) -> None:
         pause = min(_FIRST_WAIT_S * 2 ** min(kept.failures, 10), _MOST_WAIT_S) * random.uniform(0.5, 1)  # noqa: S311
         kept.due = now + pause
-        log.error("the %s ended with %s: starting it again in %.1f s", kept.child.name, _told(code), pause)
-        return 0
+        log.error("the %s %s: starting it again in %.1f s", kept.child.name, why, pause)
 
     def _end(self) -> None:
         """Ask each in turn to end; the last ones have what time is left, and then are killed, which loses nothing."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from bucketcases import check_whole, client, is_clean, log, rows
+from bucketcases import check_whole, client, fold, is_clean, log, rows, syncing
 from localhub.process import LocalHub, client_environment
 from spacecases import Space, entry, wait_until
 
@@ -143,6 +143,26 @@ def answers(space: Space) -> bool:
         return space.http.get("/healthz").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_a_project_whose_file_in_the_bucket_is_damaged_does_not_keep_the_others_from_being_served(
+    space, hub, bucket, tmp_path
+) -> None:
+    log(tmp_path / "made", "run", 20, project="bad")
+    fold(tmp_path / "made", "bad")
+    log(tmp_path / "made", "run", 20, project="p")
+    syncing(hub, bucket, tmp_path / "made").once()
+    held = client(hub, bucket)
+    (metrics,) = held.files("snapshots/bad/data/metrics")
+    held.upload([(b"\0" * metrics.size_bytes, metrics.path)])
+    first = space().start(*OFTEN)
+    wait_until(first.is_ready, "what can be restored is")
+    assert "project bad is not restored" in first.log.read_text()
+    assert first.call("get_runs_for_project", project="p")[0]["name"] == "run"
+    first.logs(entry("l0", 0))
+    assert first.values() == expected(0)
+    assert first.end() == 0
+    assert held.info([metrics.path])[metrics.path].size_bytes == metrics.size_bytes
 
 
 def test_each_process_that_is_killed_is_started_again_and_nothing_is_lost(space, hub, bucket) -> None:

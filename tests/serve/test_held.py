@@ -6,6 +6,8 @@ import errno
 import json
 import logging
 import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,15 @@ from eventlog.store import open_store
 BUCKET = "hf://buckets/me/runs"
 
 
-def begin(root: Path, *, restoring: bool = True, bucket: str = BUCKET, ack: str = "disk", fs: LocalFs | None = None):
+def begin(
+    root: Path,
+    *,
+    restoring: bool = True,
+    bucket: str = BUCKET,
+    ack: str = "disk",
+    fs: LocalFs | None = None,
+    **options: float,
+):
     """Return a gate before a store, which is being restored or not."""
     mark = names.restoring_mark(str(root))
     os.makedirs(os.path.dirname(mark), exist_ok=True)
@@ -32,7 +42,7 @@ def begin(root: Path, *, restoring: bool = True, bucket: str = BUCKET, ack: str 
     elif os.path.exists(mark):
         os.unlink(mark)
     config = ServeConfig(write_token="t", bucket=bucket, ack=ack)
-    return Gate(Hub(str(root), config, fs=fs or LocalFs()))
+    return Gate(Hub(str(root), config, fs=fs or LocalFs()), **options)
 
 
 def send(gate: Gate, name: str, **kwargs: object):
@@ -161,3 +171,60 @@ def test_without_room_it_is_not_answered_as_kept_and_what_waits_is_tried_again(t
     fs.is_full = False
     gate.drain()
     assert steps(tmp_path) == [0]
+
+
+def test_what_waits_too_long_for_a_restore_is_refused_for_a_client_keeps_it(tmp_path):
+    gate = begin(tmp_path, kept_s=0)
+    with pytest.raises(UnavailableError, match="restored"):
+        send(gate, "bulk_log", logs=[entry(0, "l0")])
+    assert gate._hub.held.ids() == []
+
+
+def test_at_the_end_no_more_is_done_than_there_is_time_for(tmp_path):
+    gate = begin(tmp_path, end_s=0)
+    for step in range(3):
+        send(gate, "bulk_log", logs=[entry(step, f"l{step}")])
+    os.unlink(names.restoring_mark(str(tmp_path)))
+    gate.close()
+    gate.drain()
+    assert (len(gate._hub.held.ids()), gate.is_open) == (3, False)
+    again = begin(tmp_path, restoring=False)
+    again.drain()
+    assert steps(tmp_path) == [0, 1, 2]
+
+
+def test_an_error_that_nobody_thought_of_is_told_and_what_waits_is_tried_again(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("compactor.serve.gate._PAUSE_S", 0.01)
+    gate = begin(tmp_path)
+    send(gate, "bulk_log", logs=[entry(0, "l0")])
+    done, failures = gate._do, [RuntimeError("unheard of")]
+
+    def do(call_id: str) -> None:
+        if failures:
+            raise failures.pop()
+        done(call_id)
+
+    gate._do = do
+    os.unlink(names.restoring_mark(str(tmp_path)))
+    with caplog.at_level(logging.ERROR, "compactor"):
+        gate.start()
+        while not gate.is_open:
+            time.sleep(0.01)
+    assert "unheard of" in caplog.text
+    assert steps(tmp_path) == [0]
+
+
+def test_ids_that_came_with_segments_of_another_server_are_known_before_the_next_batch(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    here = begin(new, restoring=False)
+    here.drain()
+    here._hub._reread_s = 0
+    send(here, "bulk_log", logs=[entry(0, "l0")])
+    there = begin(old, restoring=False)
+    there.drain()
+    send(there, "bulk_log", logs=[entry(1, "l1"), entry(2, "l2")])
+    there._hub.close()
+    shutil.copytree(old / "segments", new / "segments", dirs_exist_ok=True)
+    # The client did not hear the old server's answer.
+    send(here, "bulk_log", logs=[entry(2, "l2"), entry(3, "l3")])
+    assert steps(new) == [0, 1, 2, 3]

@@ -103,3 +103,20 @@ def test_at_the_end_those_who_wait_are_let_go():
     assert told in (["not in the bucket yet: send it again"], ["kept"])
     with pytest.raises(UnavailableError):
         acks.wait()
+
+
+def test_an_error_that_nobody_thought_of_is_told_to_those_who_wait_and_the_next_push_is_tried(caplog):
+    pushes = Pushes()
+    acks = Acks(pushes.push)
+    pushes.error = KeyError("unheard of")
+    pushes.go_on.release()
+    thread, told = waiting(acks)
+    thread.join(60)
+    assert told == ["not in the bucket: KeyError"]
+    assert "unheard of" in caplog.text
+    pushes.error = None
+    pushes.go_on.release()
+    thread, told = waiting(acks)
+    thread.join(60)
+    assert told == ["kept"]
+    acks.close()

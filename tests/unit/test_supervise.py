@@ -79,6 +79,29 @@ def test_a_child_that_ends_is_started_again_and_again(tmp_path, caplog):
     assert 0.5 <= pauses[0] <= 1.0 <= pauses[1] <= 2.0
 
 
+def test_a_child_that_cannot_be_started_again_is_tried_until_it_can_and_the_others_go_on(tmp_path, caplog):
+    journal, program = tmp_path / "journal", tmp_path / "program"
+    text = f"#!{sys.executable}\nopen({str(journal)!r}, 'a').write('program\\n')\n"
+
+    def install() -> None:
+        program.write_text(text)
+        program.chmod(0o755)
+
+    def until(seen: list[str]) -> bool:
+        if seen.count("program") == 1 and program.exists():
+            program.unlink()
+        if "cannot be started" in caplog.text and not program.exists():
+            install()
+        return seen.count("program") > 1
+
+    install()
+    supervisor = Supervisor([Child("program", (str(program),)), child("lives", journal)], stop_within_s=30)
+    with caplog.at_level(logging.ERROR, "compactor"):
+        assert run(supervisor, until, journal) == 0
+    assert "the program cannot be started: " in caplog.text
+    assert lines(journal).count("lives started for lives") == 1
+
+
 def test_a_child_that_does_not_end_is_killed_and_those_after_it_still_have_time(tmp_path, caplog):
     journal = tmp_path / "journal"
     supervisor = Supervisor([child("stubborn", journal, "stubborn"), child("polite", journal)], stop_within_s=2)
