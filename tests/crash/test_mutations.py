@@ -31,8 +31,14 @@ SOURCE = Path(__file__).resolve().parent.parent.parent
 SYNCS = re.compile(
     r"\bfs\.(sync|sync_dir)\(|\._fs\.(sync|sync_dir)\(|\bput_if_absent\(fs|\bstaged\(|\.make_dirs\((?!.*durable)"
 )
-# An export goes to a directory outside of every store; when that is lost it is made again.
-ELSEWHERE = ("eventlog/testing/", "eventlog/fs.py", "eventlog/demo/", "eventlog/exporting/")
+# An export, or a page, goes to a directory outside of every store; when that is lost it is made again.
+ELSEWHERE = (
+    "eventlog/testing/",
+    "eventlog/fs.py",
+    "eventlog/demo/",
+    "eventlog/exporting/",
+    "compactor/page/target.py",
+)
 
 
 def joined(case: Case) -> Case:
