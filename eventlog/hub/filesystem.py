@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 import time
@@ -244,7 +245,7 @@ class BucketFs(ReadOnly):
         """Return a small file, from memory when it was fetched before."""
         data = self._kept.get((file.path, file.xet_hash))
         if data is None:
-            data, *_ = self._at_once(self._keep, dict.fromkeys([file, *self._fitting(self._with(file))]))
+            data, *_ = self._at_once(self._keep, [file, *self._fitting(file)])
         return data
 
     def _keep(self, file: Remote) -> bytes:
@@ -265,27 +266,34 @@ class BucketFs(ReadOnly):
             self._gone(file)
         raise DataError(f"{self.root}/{file.path}", None, "what was downloaded is not what the bucket holds")
 
-    def _with(self, file: Remote) -> Iterator[Remote]:
-        """Yield files that a reader of this one will want too: the whole unfolded tail, or all parts of runs."""
+    def _after(self, file: Remote) -> Iterator[Remote]:
+        """Yield what a reader of this file will want next, in its order: the rest of the unfolded tail, or of runs."""
         parts = file.path.split("/")
         project = names.decode_name(parts[1]) or ""
         if parts[0] == names.SEGMENTS:
             manifest = self._newest(project)
-            for writer_id, segno, other in inbox.segment_files(project, self._look(project).files.values()):
-                if inbox.is_unfolded(manifest, writer_id, segno, other.size_bytes):
+            segments = sorted(inbox.segment_files(project, self._look(project).files.values()))
+            for writer_id, segno, other in itertools.dropwhile(lambda found: found.file != file, segments):
+                if other != file and inbox.is_unfolded(manifest, writer_id, segno, other.size_bytes):
                     yield other
         elif parts[2:4] == ["data", "runs"]:
-            beside = (self._known.get(path) for path in self._beside(file.path))
-            yield from (other for other in beside if other is not None and other.path.split("/")[3] == "runs")
+            beside = [path for path in self._beside(file.path) if path.split("/")[3] == "runs"]
+            following = (self._known.get(path) for path in itertools.dropwhile(lambda path: path != file.path, beside))
+            yield from (other for other in following if other is not None and other != file)
 
-    def _fitting(self, files: Iterable[Remote]) -> Iterator[Remote]:
-        """Yield those that are small, not kept yet, and do not push each other out."""
-        left = self._kept.limit_bytes // 2
-        for file in files:
-            is_new = (file.path, file.xet_hash) not in self._kept
-            if is_new and 0 < file.size_bytes <= min(_WHOLE_BYTES, left):
-                left -= file.size_bytes
-                yield file
+    def _fitting(self, file: Remote) -> Iterator[Remote]:
+        """Yield those that come after a file and are small and not kept yet.
+
+        They end where half of what may be kept is full, those that are kept included, which count as used now: so none
+        is pushed out before it was read, and what was read before is not fetched again.
+        """
+        left = self._kept.limit_bytes // 2 - file.size_bytes
+        for other in self._after(file):
+            left -= other.size_bytes
+            if left < 0:
+                return
+            if 0 < other.size_bytes <= _WHOLE_BYTES and self._kept.get((other.path, other.xet_hash)) is None:
+                yield other
 
     def _blocks(self, file: Remote, offset: int, end: int) -> bytes:
         """Return a range of a large file from blocks of it, fetched ahead when the block before is there already."""
