@@ -7,10 +7,8 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent import futures
-from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Final, NoReturn, TypeVar, cast
+from collections.abc import Callable, Iterator
+from typing import IO, Final, NoReturn, cast
 
 from eventlog import manifest as manifests
 from eventlog import names
@@ -21,6 +19,7 @@ from eventlog.hub.address import parse_bucket
 from eventlog.hub.bucket import Bucket, Remote, hash_of_bytes
 from eventlog.hub.kept import Kept
 from eventlog.hub.look import Look, fingerprint, look, tree
+from eventlog.hub.pool import Pool
 from eventlog.hub.ranged import AHEAD, Range, RangedFile
 from eventlog.hub.readonly import ReadOnly
 
@@ -30,7 +29,6 @@ _BLOCK_BYTES: Final = 1024 * 1024
 """Larger ones are fetched in blocks of this, several at once when they are read one after the other."""
 _KEPT_BYTES: Final = 128 * 1024 * 1024
 _MOST_KNOWN: Final = 20_000
-_T = TypeVar("_T")
 
 
 class BucketFs(ReadOnly):
@@ -76,7 +74,7 @@ class BucketFs(ReadOnly):
         self._known: dict[str, Remote] = {}
         self._blobs_listed = False
         self._lock = threading.RLock()
-        self._threads: tuple[int, ThreadPoolExecutor] | None = None
+        self._pool = Pool(AHEAD)
 
     @classmethod
     def at(cls, address: str) -> BucketFs:
@@ -218,7 +216,7 @@ class BucketFs(ReadOnly):
             return self._whole(file)[offset:end]
         if size < 0:
             ranges = [(at, min(at + _WHOLE_BYTES, end)) for at in range(offset, end, _WHOLE_BYTES)]
-            return b"".join(self._at_once(lambda wanted: self._fetch(file, wanted), ranges))
+            return b"".join(self._pool.at_once(lambda wanted: self._fetch(file, wanted), ranges))
         return self._blocks(file, offset, end)
 
     def source(self, path: str) -> IO[bytes]:
@@ -229,7 +227,7 @@ class BucketFs(ReadOnly):
             data = self._kept.get((file.path, file.xet_hash))
             return self._fetch(file, wanted) if data is None else data[slice(*wanted)]
 
-        ranged = RangedFile(file.size_bytes, fetch, lambda wanted: self._pool().submit(fetch, wanted))
+        ranged = RangedFile(file.size_bytes, fetch, lambda wanted: self._pool.submit(fetch, wanted))
         return cast("IO[bytes]", ranged)
 
     def _blob(self, name: str) -> bytes:
@@ -245,7 +243,7 @@ class BucketFs(ReadOnly):
         """Return a small file, from memory when it was fetched before."""
         data = self._kept.get((file.path, file.xet_hash))
         if data is None:
-            data, *_ = self._at_once(self._keep, [file, *self._fitting(file)])
+            data, *_ = self._pool.at_once(self._keep, [file, *self._fitting(file)])
         return data
 
     def _keep(self, file: Remote) -> bytes:
@@ -324,19 +322,6 @@ class BucketFs(ReadOnly):
             raise _missing(f"{self.root}/{file.path}") from error
         text = "was collected or replaced since this snapshot was opened: open the store again"
         raise ConflictError(f"{self.root}/{file.path} {text}") from error
-
-    def _at_once(self, fetch: Callable[[_T], bytes], wanted: Iterable[_T]) -> list[bytes]:
-        """Fetch several things, and return when none is under way any more."""
-        coming = [self._pool().submit(fetch, one) for one in wanted]
-        futures.wait(coming)
-        return [one.result() for one in coming]
-
-    def _pool(self) -> ThreadPoolExecutor:
-        """Return the threads that fetch; a forked child has none of its parent's."""
-        with self._lock:
-            if self._threads is None or self._threads[0] != os.getpid():
-                self._threads = os.getpid(), ThreadPoolExecutor(AHEAD, thread_name_prefix="eventlog-bucket")
-            return self._threads[1]
 
 
 def _project_of(name: str) -> str | None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import pytest
 from bucketcases import client, fold, log, publisher
 from bucketreading import remote, rows
-from localhub.process import LocalHub
+from localhub.process import LocalHub, client_environment
 
+from eventlog.errors import StorageError
+from eventlog.hub.ranged import AHEAD
 from eventlog.hub.ship import ship
 from eventlog.store import open_store
 
 
-def downloaded(hub: LocalHub, mark: int) -> int:
-    """Return how many bytes of segments were asked for since a mark."""
-    return sum(served.sent for served in hub.requests(mark) if "/resolve/" in served.path and "segments" in served.path)
+def downloads(hub: LocalHub, mark: int) -> list[int]:
+    """Return how many bytes were sent for each segment that was asked for since a mark."""
+    return [served.sent for served in hub.requests(mark) if "/resolve/segments" in served.path]
 
 
 def test_a_tail_larger_than_what_is_kept_is_downloaded_once(hub: LocalHub, bucket: str, tmp_path: Path) -> None:
@@ -28,8 +35,59 @@ def test_a_tail_larger_than_what_is_kept_is_downloaded_once(hub: LocalHub, bucke
     there = remote(hub, bucket, look_s=60, kept_bytes=tail_bytes // 3)
     mark = hub.mark()
     assert rows(there) == rows(open_store(tmp_path))
-    assert downloaded(hub, mark) < tail_bytes * 1.2
+    assert sum(downloads(hub, mark)) < tail_bytes * 1.2
     for again in (1, 2):
         there._views._views.clear()
         assert there.metrics("p").num_rows == 13 * 200
-        assert downloaded(hub, mark) < tail_bytes * 1.2 * (1 + again)
+        assert sum(downloads(hub, mark)) < tail_bytes * 1.2 * (1 + again)
+
+
+@pytest.fixture
+def many(hub: LocalHub, bucket: str, tmp_path: Path) -> int:
+    """Put many segments into the bucket; return how many."""
+    log(tmp_path, "long", 4000)
+    ship(str(tmp_path), client(hub, bucket))
+    return len(client(hub, bucket).files("segments"))
+
+
+def test_after_a_first_failure_nothing_more_is_asked_for(hub: LocalHub, bucket: str, many: int) -> None:
+    mark = hub.mark()
+    hub.fault("expired-token", path="resolve/segments")
+    with hub.faulty("slow", path="resolve/segments", nth=2, times=0, piece=2000, pause=0.2):
+        with pytest.raises(StorageError, match="hf auth login"):
+            remote(hub, bucket).metrics("p")
+        asked = len(downloads(hub, mark))
+        time.sleep(0.5)
+        assert len(downloads(hub, mark)) == asked, "nothing is under way any more"
+    assert 0 < asked <= 2 * AHEAD < many / 2
+
+
+READ = """
+import sys
+from eventlog.store import open_store
+store = open_store(sys.argv[1])
+print("begins", flush=True)
+store.metrics("p")
+"""
+
+
+def test_who_interrupts_a_read_does_not_wait_for_the_rest_of_it(
+    hub: LocalHub, bucket: str, many: int, tmp_path: Path
+) -> None:
+    mark = hub.mark()
+    environment = client_environment(hub.url, tmp_path / "home")
+    command = [sys.executable, "-c", READ, f"hf://buckets/{bucket}"]
+    with (
+        hub.faulty("slow", path="resolve/segments", times=0, piece=2000, pause=0.2),
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        assert process.stdout.readline() == "begins\n"
+        while not len(downloads(hub, mark)):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    assert 0 < len(downloads(hub, mark)) <= 4 * AHEAD < many
