@@ -104,7 +104,7 @@ class RangedFile(io.RawIOBase):
         self._plan = _Plan([(max(size_bytes - _END_BYTES, 0), size_bytes)], submit)
 
     def expect(self, ranges: Sequence[Range]) -> None:
-        """Say what is read next; several threads that do so are right, and slower."""
+        """Say what is read next, and let go of the rest; several threads that do so are right, and slower."""
         with self._lock:
             self._plan.drop()
             self._plan = _Plan(joined(ranges), self._submit)

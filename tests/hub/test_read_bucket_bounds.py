@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
 import time
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bucketcases import client, fold, log, publisher
 from bucketreading import remote, rows
 from localhub.process import LocalHub, client_environment
 
+from compactor.config import CompactorConfig
 from eventlog.errors import StorageError
 from eventlog.hub.ranged import AHEAD
 from eventlog.hub.ship import ship
@@ -91,3 +96,28 @@ def test_who_interrupts_a_read_does_not_wait_for_the_rest_of_it(
         _, errors = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in errors
     assert 0 < len(downloads(hub, mark)) <= 4 * AHEAD < many
+
+
+def test_data_files_that_stay_open_hold_no_bytes_beside_those_that_are_kept(
+    hub: LocalHub, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coming: list[weakref.ref[Future[bytes]]] = []
+    submit = ThreadPoolExecutor.submit
+
+    def noted(*args: Any) -> Future[bytes]:
+        future = submit(*args)
+        coming.append(weakref.ref(future))
+        return future
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", noted)
+    for number in range(3):
+        log(tmp_path, f"run-{number}")
+        fold(tmp_path, config=CompactorConfig(fanout=8))
+    publisher(hub, bucket, tmp_path).publish("p")
+    there = remote(hub, bucket, look_s=60)
+    assert rows(there) == rows(open_store(tmp_path))
+    assert there.curve("p", there.runs("p")["run_id"][0].as_py(), "x").num_rows == 200
+    assert len(there._views.cache._readers) >= 3
+    gc.collect()
+    assert len(coming) > 6
+    assert sum(len(future.result()) for one in coming if (future := one()) is not None) == 0
