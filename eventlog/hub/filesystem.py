@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO, Final, NoReturn, cast
 
+from eventlog import forks, names
 from eventlog import manifest as manifests
-from eventlog import names
 from eventlog.errors import ConflictError, DataError, StorageError
 from eventlog.fs import Entry
 from eventlog.hub import inbox
@@ -75,6 +75,11 @@ class BucketFs(ReadOnly):
         self._blobs_listed = False
         self._lock = threading.RLock()
         self._pool = Pool(AHEAD)
+        forks.register(self)
+
+    def become_child(self) -> None:
+        """Have a lock of its own: another thread may have held it, for as long as a trip to the Hub takes."""
+        self._lock = threading.RLock()
 
     @classmethod
     def at(cls, address: str) -> BucketFs:
@@ -145,9 +150,9 @@ class BucketFs(ReadOnly):
             old = project in self._outdated or self._monotonic() - at_s >= self._look_s
             if last is None or (anew and old):
                 at_s = self._monotonic()
-                self._outdated.discard(project)
                 last = look(self._bucket, project, last)
                 self._looks[project] = at_s, last
+                self._outdated.discard(project)
             return last
 
     def _file(self, name: str) -> Remote:

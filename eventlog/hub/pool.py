@@ -9,6 +9,8 @@ from concurrent import futures
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from eventlog import forks
+
 _T = TypeVar("_T")
 
 
@@ -20,6 +22,12 @@ class Pool:
         self._size = threads
         self._lock = threading.Lock()
         self._threads: tuple[int, ThreadPoolExecutor] | None = None
+        forks.register(self)
+
+    def become_child(self) -> None:
+        """Have a lock and threads of its own."""
+        self._lock = threading.Lock()
+        self._threads = None
 
     def submit(self, fetch: Callable[[_T], bytes], wanted: _T) -> Future[bytes]:
         """Fetch one thing in a thread."""
