@@ -29,6 +29,7 @@ _BLOCK_BYTES: Final = 1024 * 1024
 """Larger ones are fetched in blocks of this, several at once when they are read one after the other."""
 _KEPT_BYTES: Final = 128 * 1024 * 1024
 _MOST_KNOWN: Final = 20_000
+"""Of so many files it is remembered what was asked; those asked first are forgotten first."""
 
 
 class BucketFs(ReadOnly):
@@ -179,14 +180,14 @@ class BucketFs(ReadOnly):
     def _asked(self, name: str) -> Remote | None:
         """Ask for a file by its name, and for others that are likely to be wanted with it."""
         if name.startswith(f"{names.BLOBS}/") and not self._blobs_listed:
-            self._blobs_listed = True
             found = {file.path: file for file in self._bucket.files(names.BLOBS)}
+            self._blobs_listed = True
         else:
             found = self._bucket.info({name, *self._beside(name)})
         with self._lock:
-            if len(self._known) > _MOST_KNOWN:
-                self._known.clear()
-            self._known |= found
+            self._known |= itertools.islice(found.items(), _MOST_KNOWN)
+            for oldest in list(itertools.islice(self._known, max(len(self._known) - _MOST_KNOWN, 0))):
+                del self._known[oldest]
         return found.get(name)
 
     def _beside(self, name: str) -> list[str]:

@@ -19,6 +19,7 @@ from localhub.process import LocalHub, client_environment
 
 from compactor.config import CompactorConfig
 from eventlog.errors import StorageError
+from eventlog.hub import filesystem
 from eventlog.hub.ranged import AHEAD
 from eventlog.hub.ship import ship
 from eventlog.store import open_store
@@ -121,3 +122,23 @@ def test_data_files_that_stay_open_hold_no_bytes_beside_those_that_are_kept(
     gc.collect()
     assert len(coming) > 6
     assert sum(len(future.result()) for one in coming if (future := one()) is not None) == 0
+
+
+def test_no_more_files_are_remembered_than_may_be_however_many_one_listing_has(
+    hub: LocalHub, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesystem, "_MOST_KNOWN", 5)
+    for number in range(12):
+        log(tmp_path, "x" * (number + 1), 1)
+        fold(tmp_path)
+    publisher(hub, bucket, tmp_path).publish("p")
+    blobs = client(hub, bucket).files("blobs")
+    assert len(blobs) == 12
+    there = remote(hub, bucket, look_s=60)
+    mark = hub.mark()
+    for file in blobs:
+        assert there._fs.size(f"{there.root}/{file.path}") == file.size_bytes
+        assert len(there._fs._known) <= 5
+    assert len(hub.requests(mark)) == 1 + 12 - 5, "what is remembered is not asked for"
+    assert rows(there) == rows(open_store(tmp_path))
+    assert len(there._fs._known) <= 5
