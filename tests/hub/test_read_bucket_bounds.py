@@ -142,3 +142,13 @@ def test_no_more_files_are_remembered_than_may_be_however_many_one_listing_has(
     assert len(hub.requests(mark)) == 1 + 12 - 5, "what is remembered is not asked for"
     assert rows(there) == rows(open_store(tmp_path))
     assert len(there._fs._known) <= 5
+
+
+def test_a_tail_of_one_writer_larger_than_what_is_kept_is_downloaded_twice_at_most(
+    hub: LocalHub, bucket: str, many: int, tmp_path: Path
+) -> None:
+    tail_bytes = sum(file.size_bytes for file in client(hub, bucket).files("segments"))
+    mark = hub.mark()
+    # Once for the headers, by which a writer's segments are put in order, and once for the records.
+    assert rows(remote(hub, bucket, look_s=60, kept_bytes=tail_bytes // 3)) == rows(open_store(tmp_path))
+    assert many < len(downloads(hub, mark)) <= 2 * many
