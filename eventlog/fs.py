@@ -109,7 +109,10 @@ class Expecting(Protocol):
     """A file object on which a read costs a trip: it wants to know what will be read."""
 
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Say which bytes, as ascending (start, end), are read next; this replaces what was said before."""
+        """Say which bytes, as ascending (start, end), are read next, or that none are: then it holds none either.
+
+        This replaces what was said before.
+        """
 
 
 class MakesDirs:

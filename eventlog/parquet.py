@@ -252,6 +252,9 @@ class DataFileReader:
             return self._read_ranges(wanted, ranges)
         except (pa.ArrowException, OSError) as error:
             raise damage(self.path, error, "cannot be decoded") from None
+        finally:
+            if self._expecting is not None:
+                self._expecting.expect(())  # else an open file holds the bytes that were read last
 
     def _read_ranges(self, columns: list[str] | None, ranges: Sequence[tuple[int, int]]) -> pa.Table:
         groups: list[int] = []

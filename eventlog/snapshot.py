@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from eventlog import arrow, names, runrows
+from eventlog import arrow, forks, names, runrows
 from eventlog.arrow import Piece
 from eventlog.errors import ConflictError, DataError
 from eventlog.fs import Fs
@@ -34,6 +34,11 @@ class ReaderCache:
         self.fs = fs
         self._limit = limit
         self._readers: OrderedDict[str, DataFileReader] = OrderedDict()
+        self._lock = threading.Lock()
+        forks.register(self)
+
+    def become_child(self) -> None:
+        """Have a lock of its own."""
         self._lock = threading.Lock()
 
     def get(self, path: str, file: DataFile | None = None) -> DataFileReader:

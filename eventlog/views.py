@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from eventlog import forks, names
 from eventlog import manifest as manifests
-from eventlog import names
 from eventlog import tail as tails
 from eventlog.errors import ConflictError, UsageError
 from eventlog.fs import Fs
@@ -33,6 +33,15 @@ class Views:
         self._version = version
         self.cache = cache
         self._views: dict[str, View] = {}
+        self._lock = threading.RLock()
+        forks.register(self)
+
+    def become_child(self) -> None:
+        """Have a lock of its own; what another thread had half renewed at the fork is given up."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._views = {}
         self._lock = threading.RLock()
 
     def manifest(self, project: str) -> Manifest:

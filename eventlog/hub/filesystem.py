@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent import futures
-from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Final, NoReturn, TypeVar, cast
+from collections.abc import Callable, Iterator
+from typing import IO, Final, NoReturn, cast
 
+from eventlog import forks, names
 from eventlog import manifest as manifests
-from eventlog import names
 from eventlog.errors import ConflictError, DataError, StorageError
 from eventlog.fs import Entry
 from eventlog.hub import inbox
@@ -20,6 +19,7 @@ from eventlog.hub.address import parse_bucket
 from eventlog.hub.bucket import Bucket, Remote, hash_of_bytes
 from eventlog.hub.kept import Kept
 from eventlog.hub.look import Look, fingerprint, look, tree
+from eventlog.hub.pool import Pool
 from eventlog.hub.ranged import AHEAD, Range, RangedFile
 from eventlog.hub.readonly import ReadOnly
 
@@ -29,7 +29,7 @@ _BLOCK_BYTES: Final = 1024 * 1024
 """Larger ones are fetched in blocks of this, several at once when they are read one after the other."""
 _KEPT_BYTES: Final = 128 * 1024 * 1024
 _MOST_KNOWN: Final = 20_000
-_T = TypeVar("_T")
+"""Of so many files it is remembered what was asked; those asked first are forgotten first."""
 
 
 class BucketFs(ReadOnly):
@@ -75,7 +75,12 @@ class BucketFs(ReadOnly):
         self._known: dict[str, Remote] = {}
         self._blobs_listed = False
         self._lock = threading.RLock()
-        self._threads: tuple[int, ThreadPoolExecutor] | None = None
+        self._pool = Pool(AHEAD)
+        forks.register(self)
+
+    def become_child(self) -> None:
+        """Have a lock of its own: another thread may have held it, for as long as a trip to the Hub takes."""
+        self._lock = threading.RLock()
 
     @classmethod
     def at(cls, address: str) -> BucketFs:
@@ -146,9 +151,9 @@ class BucketFs(ReadOnly):
             old = project in self._outdated or self._monotonic() - at_s >= self._look_s
             if last is None or (anew and old):
                 at_s = self._monotonic()
-                self._outdated.discard(project)
                 last = look(self._bucket, project, last)
                 self._looks[project] = at_s, last
+                self._outdated.discard(project)
             return last
 
     def _file(self, name: str) -> Remote:
@@ -175,14 +180,14 @@ class BucketFs(ReadOnly):
     def _asked(self, name: str) -> Remote | None:
         """Ask for a file by its name, and for others that are likely to be wanted with it."""
         if name.startswith(f"{names.BLOBS}/") and not self._blobs_listed:
-            self._blobs_listed = True
             found = {file.path: file for file in self._bucket.files(names.BLOBS)}
+            self._blobs_listed = True
         else:
             found = self._bucket.info({name, *self._beside(name)})
         with self._lock:
-            if len(self._known) > _MOST_KNOWN:
-                self._known.clear()
-            self._known |= found
+            self._known |= itertools.islice(found.items(), _MOST_KNOWN)
+            for oldest in list(itertools.islice(self._known, max(len(self._known) - _MOST_KNOWN, 0))):
+                del self._known[oldest]
         return found.get(name)
 
     def _beside(self, name: str) -> list[str]:
@@ -217,7 +222,7 @@ class BucketFs(ReadOnly):
             return self._whole(file)[offset:end]
         if size < 0:
             ranges = [(at, min(at + _WHOLE_BYTES, end)) for at in range(offset, end, _WHOLE_BYTES)]
-            return b"".join(self._at_once(lambda wanted: self._fetch(file, wanted), ranges))
+            return b"".join(self._pool.at_once(lambda wanted: self._fetch(file, wanted), ranges))
         return self._blocks(file, offset, end)
 
     def source(self, path: str) -> IO[bytes]:
@@ -228,7 +233,7 @@ class BucketFs(ReadOnly):
             data = self._kept.get((file.path, file.xet_hash))
             return self._fetch(file, wanted) if data is None else data[slice(*wanted)]
 
-        ranged = RangedFile(file.size_bytes, fetch, lambda wanted: self._pool().submit(fetch, wanted))
+        ranged = RangedFile(file.size_bytes, fetch, lambda wanted: self._pool.submit(fetch, wanted))
         return cast("IO[bytes]", ranged)
 
     def _blob(self, name: str) -> bytes:
@@ -244,7 +249,7 @@ class BucketFs(ReadOnly):
         """Return a small file, from memory when it was fetched before."""
         data = self._kept.get((file.path, file.xet_hash))
         if data is None:
-            data, *_ = self._at_once(self._keep, dict.fromkeys([file, *self._fitting(self._with(file))]))
+            data, *_ = self._pool.at_once(self._keep, [file, *self._fitting(file)])
         return data
 
     def _keep(self, file: Remote) -> bytes:
@@ -265,27 +270,34 @@ class BucketFs(ReadOnly):
             self._gone(file)
         raise DataError(f"{self.root}/{file.path}", None, "what was downloaded is not what the bucket holds")
 
-    def _with(self, file: Remote) -> Iterator[Remote]:
-        """Yield files that a reader of this one will want too: the whole unfolded tail, or all parts of runs."""
+    def _after(self, file: Remote) -> Iterator[Remote]:
+        """Yield what a reader of this file will want next, in its order: the rest of the unfolded tail, or of runs."""
         parts = file.path.split("/")
         project = names.decode_name(parts[1]) or ""
         if parts[0] == names.SEGMENTS:
             manifest = self._newest(project)
-            for writer_id, segno, other in inbox.segment_files(project, self._look(project).files.values()):
-                if inbox.is_unfolded(manifest, writer_id, segno, other.size_bytes):
+            segments = sorted(inbox.segment_files(project, self._look(project).files.values()))
+            for writer_id, segno, other in itertools.dropwhile(lambda found: found.file != file, segments):
+                if other != file and inbox.is_unfolded(manifest, writer_id, segno, other.size_bytes):
                     yield other
         elif parts[2:4] == ["data", "runs"]:
-            beside = (self._known.get(path) for path in self._beside(file.path))
-            yield from (other for other in beside if other is not None and other.path.split("/")[3] == "runs")
+            beside = [path for path in self._beside(file.path) if path.split("/")[3] == "runs"]
+            following = (self._known.get(path) for path in itertools.dropwhile(lambda path: path != file.path, beside))
+            yield from (other for other in following if other is not None and other != file)
 
-    def _fitting(self, files: Iterable[Remote]) -> Iterator[Remote]:
-        """Yield those that are small, not kept yet, and do not push each other out."""
-        left = self._kept.limit_bytes // 2
-        for file in files:
-            is_new = (file.path, file.xet_hash) not in self._kept
-            if is_new and 0 < file.size_bytes <= min(_WHOLE_BYTES, left):
-                left -= file.size_bytes
-                yield file
+    def _fitting(self, file: Remote) -> Iterator[Remote]:
+        """Yield those that come after a file and are small and not kept yet.
+
+        They end where half of what may be kept is full, those that are kept included, which count as used now: so none
+        is pushed out before it was read, and what was read before is not fetched again.
+        """
+        left = self._kept.limit_bytes // 2 - file.size_bytes
+        for other in self._after(file):
+            left -= other.size_bytes
+            if left < 0:
+                return
+            if 0 < other.size_bytes <= _WHOLE_BYTES and self._kept.get((other.path, other.xet_hash)) is None:
+                yield other
 
     def _blocks(self, file: Remote, offset: int, end: int) -> bytes:
         """Return a range of a large file from blocks of it, fetched ahead when the block before is there already."""
@@ -316,19 +328,6 @@ class BucketFs(ReadOnly):
             raise _missing(f"{self.root}/{file.path}") from error
         text = "was collected or replaced since this snapshot was opened: open the store again"
         raise ConflictError(f"{self.root}/{file.path} {text}") from error
-
-    def _at_once(self, fetch: Callable[[_T], bytes], wanted: Iterable[_T]) -> list[bytes]:
-        """Fetch several things, and return when none is under way any more."""
-        coming = [self._pool().submit(fetch, one) for one in wanted]
-        futures.wait(coming)
-        return [one.result() for one in coming]
-
-    def _pool(self) -> ThreadPoolExecutor:
-        """Return the threads that fetch; a forked child has none of its parent's."""
-        with self._lock:
-            if self._threads is None or self._threads[0] != os.getpid():
-                self._threads = os.getpid(), ThreadPoolExecutor(AHEAD, thread_name_prefix="eventlog-bucket")
-            return self._threads[1]
 
 
 def _project_of(name: str) -> str | None:

@@ -6,6 +6,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 
+from eventlog import forks
+
 
 class Kept:
     """Keeps what was fetched under the name of its content, so it never goes stale. Thread-safe."""
@@ -16,6 +18,12 @@ class Kept:
         self._found: OrderedDict[Hashable, bytes] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
+        forks.register(self)
+
+    def become_child(self) -> None:
+        """Have a lock of its own; another thread may have been about to change the size."""
+        self._lock = threading.Lock()
+        self._size = sum(map(len, self._found.values()))
 
     def __contains__(self, key: Hashable) -> bool:
         """Say whether it is kept; this is no use of it."""

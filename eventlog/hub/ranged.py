@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Final
 
+from eventlog import forks
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
@@ -102,9 +104,15 @@ class RangedFile(io.RawIOBase):
         self._at = 0
         self._lock = threading.Lock()
         self._plan = _Plan([(max(size_bytes - _END_BYTES, 0), size_bytes)], submit)
+        forks.register(self)
+
+    def become_child(self) -> None:
+        """Have a lock of its own, and wait for nothing that only the parent's threads fetch."""
+        self._lock = threading.Lock()
+        self._plan = _Plan([], self._submit)
 
     def expect(self, ranges: Sequence[Range]) -> None:
-        """Say what is read next; several threads that do so are right, and slower."""
+        """Say what is read next, and let go of the rest; several threads that do so are right, and slower."""
         with self._lock:
             self._plan.drop()
             self._plan = _Plan(joined(ranges), self._submit)
