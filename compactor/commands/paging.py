@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
@@ -14,7 +16,7 @@ import msgspec
 from compactor.commands.output import log_to_stderr
 from compactor.service import stopping_on_signals
 from eventlog.commands.output import PathOf, only_project, open_existing
-from eventlog.errors import UsageError
+from eventlog.errors import UsageError, describe
 from eventlog.hub.address import is_remote, parse_bucket
 from eventlog.hub.bucket import Bucket
 from eventlog.present import clean
@@ -22,6 +24,7 @@ from eventlog.present import clean
 if TYPE_CHECKING:
     from compactor.page.export import Exported, PageExport
 
+log = logging.getLogger("compactor")
 _NAMED = 5
 
 
@@ -102,19 +105,31 @@ class Work(Protocol):
 
 
 def run_both(work: Work, page: PageExport) -> None:
-    """Run a service, and beside it the export of a page; the end of either is the end of both.
+    """Run a service, and beside it the export of a page; the end of the service is the end of both.
+
+    The service goes on without a page that cannot, which is logged at once and raised at the end.
 
     Raises:
-        Exception: whatever either of them raises.
+        UsageError: the place of the page cannot be one, as it is now: nothing was begun.
+        Exception: whatever the service raises, else whatever ended the page.
     """
+    # What a refusal of the Hub keeps from being seen now, the page meets again, tells, and tries again.
+    with contextlib.suppress(OSError):
+        page.check()
     with ThreadPoolExecutor(1, "page") as pool:
         beside = pool.submit(page.run)
-        beside.add_done_callback(lambda _: work.stop())
+        beside.add_done_callback(_tell_end)
         try:
             work.run()
         finally:
             page.stop()
         beside.result()
+
+
+def _tell_end(page: Future[None]) -> None:
+    error = page.exception()
+    if error is not None:
+        log.error("the page is not kept up to date any more: %s", describe(error))
 
 
 def _printer(*, as_json: bool) -> Callable[[Exported], None]:

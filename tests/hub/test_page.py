@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -218,6 +218,41 @@ def test_sync_fills_the_page_beside_the_bucket_until_it_is_stopped_and_once_more
     assert "the page shows 2 runs" in out
     assert shown(hub, tmp_path / "read") == {"a", "b"}
     assert any(file.path.startswith("segments/p/") for file in client(hub, bucket).files(""))
+    check_whole(hub, bucket)
+
+
+def hear(pipe: IO[str] | None, text: str) -> None:
+    """Read what a service tells, up to the line that says this."""
+    assert pipe is not None
+    while text not in (line := pipe.readline()):
+        assert line
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_what_keeps_the_page_from_being_filled_does_not_keep_the_store_from_being_published(
+    hub: LocalHub, bucket: str, tmp_path: Path, *, ends: bool
+) -> None:
+    store = tmp_path / "store"
+    log(store, "a", 20)
+    command = f"compactor sync {store} hf://buckets/{bucket} --static-export {PAGE} --project p --interval 0.1"
+    # The first look at the page's bucket is refused. The second too; or it is one that no page can read.
+    hub.fault("status-before", method="GET", path=f"/api/buckets/{PAGE}$", status=403, times=1 if ends else 2)
+    if ends:
+        hub.api().create_bucket(PAGE, private=True)
+    service = start(hub, tmp_path / "home", command)
+    try:
+        hear(service.stderr, "the page is not kept up to date any more" if ends else "this token may not do that")
+        hear(service.stdout, "is published")
+        log(store, "b", 20)
+        hear(service.stdout, "is published")
+        service.send_signal(signal.SIGTERM)
+        out, err = service.communicate(timeout=60)
+    finally:
+        service.kill()
+        service.communicate()
+    assert service.returncode == (2 if ends else 0), (out, err)
+    assert ("compactor: the bucket owner/page is private" in err) == ends
+    assert ends or shown(hub, tmp_path / "read") == {"a", "b"}
     check_whole(hub, bucket)
 
 
