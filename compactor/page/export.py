@@ -178,7 +178,7 @@ class PageExport:
             rows=made.rows,
             uploaded=len(uploaded),
             uploaded_bytes=sum(files[path].size_bytes for path in uploaded),
-            deleted=len(plan.deleted),
+            deleted=len(plan.in_the_way) + len(plan.deleted),
             waiting=plan.waiting,
             missing=made.missing,
             seconds=time.monotonic() - started,
@@ -200,6 +200,8 @@ class PageExport:
                 with open(local, "wb") as file:
                     file.write(plan.mark)
                 self._target.add([(local, MARK)])
+        if plan.in_the_way:
+            self._target.delete(plan.in_the_way)
         for wave in plan.waves:
             if wave:
                 self._target.add(wave)

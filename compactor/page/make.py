@@ -212,12 +212,14 @@ class PageMaker:
         for name, table in artifact_tables(artifacts, self._name, run_names).items():
             write_table(self._path(name), table)
         files, missing = artifact_files(artifacts, self._hub)
-        for item in reads.project_files(project):
+        saved = reads.project_files(project)
+        places = layout.saved_files(item["name"] for item in saved)
+        for item in saved:
             found = find(self._hub, item["path"], self._name)
             if found is None:
                 missing.add(item["path"])
             else:
-                files[layout.saved_file(item["name"], files)] = found.path
+                files[places[item["name"]]] = found.path
         return files, missing
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -48,12 +48,14 @@ class Plan(NamedTuple):
 
     Attributes:
         mark: goes first, unless it is the one that is there: by it this page is known as ours, whatever comes after.
+        in_the_way: paths that nothing shows and of which a new file needs the name, for a directory or the reverse.
         waves: (local path, path) pairs: media before the tables that name them, and the list of runs last.
         deleted: paths that no run has shown for the grace period.
         waiting: how many others will be.
     """
 
     mark: bytes | None
+    in_the_way: tuple[str, ...]
     waves: tuple[tuple[tuple[str, str], ...], ...]
     deleted: tuple[str, ...]
     waiting: int
@@ -114,7 +116,9 @@ def plan_put(
         grace_s: how long a medium stays that nothing shows.
     """
     changed = [path for path, file in sorted(files.items()) if not _is_same(path, file, there.get(path))]
-    since = {path: min(mark.obsolete.get(path, now_s), now_s) for path in sorted(set(media) - files.keys())}
+    idle = sorted(set(media) - files.keys())
+    in_the_way = _in_the_way(idle, changed)
+    since = {path: min(mark.obsolete.get(path, now_s), now_s) for path in idle if path not in in_the_way}
     deleted = tuple(path for path, first in since.items() if first + grace_s <= now_s)
     waiting = {path: first for path, first in since.items() if path not in deleted}
     fresh = msgspec.structs.replace(mark, obsolete=waiting).encode()
@@ -124,7 +128,18 @@ def plan_put(
         [path for path in changed if path in LAST],
     )
     pairs = tuple(tuple((files[path].local, path) for path in wave) for wave in waves)
-    return Plan(None if fresh == known else fresh, pairs, deleted, len(waiting))
+    return Plan(None if fresh == known else fresh, tuple(sorted(in_the_way)), pairs, deleted, len(waiting))
+
+
+def _in_the_way(idle: Collection[str], changed: Collection[str]) -> set[str]:
+    new, above_new = set(changed), {above for path in changed for above in _above(path)}
+    return {path for path in idle if path in above_new or not new.isdisjoint(_above(path))}
+
+
+def _above(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def _is_same(path: str, file: Local, there: There | None) -> bool:

@@ -7,10 +7,8 @@ import math
 import os
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ from click.testing import CliRunner
 
 import eventlog
 from compactor.cli import cli
-from compactor.commands.paging import run_both
 from compactor.config import CompactorConfig
 from compactor.page import layout
 from compactor.page.config import PageConfig
@@ -35,7 +32,7 @@ from eventlog import schema
 from eventlog.blobs import BlobStore
 from eventlog.commands import cli as library
 from eventlog.commands.changing import append_change
-from eventlog.errors import StorageError, UsageError
+from eventlog.errors import UsageError
 from eventlog.fs import LOCAL
 from eventlog.store import open_store
 from eventlog.writer import Writer
@@ -417,9 +414,47 @@ def test_no_such_project_says_which_there_are(page: Page) -> None:
 
 
 def test_saved_files_get_names_that_an_address_can_hold() -> None:
-    assert layout.saved_file("notes.md", ()) == "media/files/notes.md"
-    assert layout.saved_file("a/../b#?%\\c\x00d", ()) == "media/files/a/_../b____c_d"
-    assert layout.saved_file("x", {"media/files/x", "media/files/x_"}) == "media/files/x__"
+    names = ["notes.md", "a/../b#?%\\c\x00d\ud800", "x#", "x?", "x_", ".tmp-x"]
+    places = ["notes.md", "a/_../b____c_d_", "x_", "x__2", "x__3", "_.tmp-x"]
+    assert layout.saved_files(names) == {a: f"media/files/{b}" for a, b in zip(names, places, strict=True)}
+
+
+def test_no_saved_file_needs_the_name_of_another_as_a_directory_or_one_that_is_too_long() -> None:
+    long = "é" * 500
+    names = ["a", "a/b", "a/b/c", "c#/d", "c?", f"{long}.txt", f"{long}!.txt", f"{long}/{long}.{long}", "x/" * 2000]
+    places = layout.saved_files(names)
+    assert [places[name].removeprefix("media/files/") for name in names[:5]] == [
+        "a",
+        "a_2/b",
+        "a_2/b_2/c",
+        "c_/d",
+        "c__2",
+    ]
+    above = {str(parent) for place in places.values() for parent in PurePosixPath(place).parents}
+    assert above.isdisjoint(places.values())
+    assert len(set(places.values())) == len(names)
+    assert max(len(part.encode()) for place in places.values() for part in place.split("/")) <= 255
+    assert max(map(len, places.values())) < 1024
+    assert places[f"{long}.txt"].endswith(".txt")
+
+
+def test_a_directory_takes_saved_files_whatever_their_names_and_in_whatever_order_they_come(page: Page) -> None:
+    def save(*names: str) -> dict[str, bytes]:
+        """Save files to the project, and return those that the page has then."""
+        writer = Writer(str(page.store), "p")
+        for name in names:
+            ref = BlobStore(str(page.store)).put(name.encode())
+            writer.append(schema.Upload(time.time_ns(), "", f"p/files/{name}", ref.digest, ref.size_bytes, None))
+        writer.close()
+        page.export()
+        return {path: data for path, data in page.files().items() if path.startswith("media/")}
+
+    assert sorted(save("b/c", "x").values()) == [b"b/c", b"x"]
+    # What was a directory is a file now, and the reverse.
+    now = save("a", "a/b", "b", "x/y", "y" * 300, "z/" * 2000 + "z")
+    assert {b"a", b"a/b", b"b", b"b/c", b"x", b"x/y", b"y" * 300, b"z/" * 2000 + b"z"} == set(now.values())
+    assert now["media/files/b"] == b"b"
+    assert page.export().uploaded == 0
 
 
 def test_a_plan_uploads_what_changed_in_order_and_deletes_what_nothing_shows_after_the_grace() -> None:
@@ -492,62 +527,6 @@ def test_on_a_full_disk_it_says_so_and_the_page_stays_as_it_was(page: Page) -> N
     assert page.files() == before
     page.export()
     assert [run["name"] for run in page.json("runs.json")] == ["a", "b"]
-
-
-class _Service:
-    """Runs until it is stopped, or fails."""
-
-    def __init__(self, error: Exception | None = None, refusal: Exception | None = None) -> None:
-        self.error, self.refusal, self.stopped = error, refusal, threading.Event()
-        self.began, self.failed = threading.Event(), threading.Event()
-
-    def check(self) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-
-    def stop(self) -> None:
-        self.stopped.set()
-
-    def run(self) -> None:
-        self.began.set()
-        if self.error is not None:
-            self.failed.set()
-            raise self.error
-        assert self.stopped.wait(60)
-
-
-def test_a_page_that_ends_leaves_the_service_running_and_is_told_at_once_and_at_the_end(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    beside, page = _Service(), _Service(UsageError("of the page"))
-    with ThreadPoolExecutor(1) as pool:
-        both = pool.submit(run_both, beside, page)
-        assert page.failed.wait(60)
-        while not caplog.records:
-            time.sleep(0.001)
-        assert "of the page" in caplog.text
-        assert not beside.stopped.is_set()
-        beside.stop()
-        with pytest.raises(UsageError, match="of the page"):
-            both.result(60)
-
-
-def test_the_end_of_the_service_is_that_of_the_page_beside_it() -> None:
-    beside, page = _Service(ValueError("of the service")), _Service()
-    with pytest.raises(ValueError, match="of the service"):
-        run_both(beside, page)
-    assert page.stopped.is_set()
-
-
-def test_a_wrong_call_refuses_before_the_service_begins_and_a_refusal_of_the_hub_does_not() -> None:
-    beside = _Service()
-    with pytest.raises(UsageError, match="private"):
-        run_both(beside, _Service(refusal=UsageError("private")))
-    assert not beside.began.is_set()
-    beside.stop()
-    page = _Service(refusal=StorageError(5, "busy"))
-    run_both(beside, page)
-    assert page.began.is_set()
 
 
 @pytest.mark.parametrize("seed", range(2))
