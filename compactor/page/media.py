@@ -92,7 +92,7 @@ def named_blobs(project: Project, run_id: str) -> frozenset[str]:
 
     By a path such a blob is shown too, and anybody could log a path.
     """
-    payloads = project.view(lambda view: view.rows("events", [run_id], ["payload"])["payload"])
+    payloads = project.view(lambda view: view.rows("events", [run_id], None)["payload"])
     wanted = payloads.filter(pc.match_substring(payloads, '"sha256"'))
     return frozenset(digest for payload in wanted.to_pylist() for digest in _named(payload, project.load_blob))
 

@@ -376,12 +376,15 @@ def test_only_blobs_that_a_run_names_itself_get_to_the_page_by_their_digest(page
     with page.run() as run:
         for path in (f"blob/{digest}.png", f"media/blob/{digest}"):
             run.log({"x": {"_type": "trackio.image", "file_path": path, "caption": digest}})
+        run.log({"folded": eventlog.File(b"folded")})
+        run.flush()
+        take_turn(LOCAL, str(page.store), "p", CompactorConfig())
         # What is too long for a record, and the media in it, are the run's own.
         rows = [[eventlog.File(b"%d" % (row % 3)), "x" * 100] for row in range(1000)]
         run.log({"t": eventlog.Table(["f", "long"], rows), "list": [{"f": eventlog.File(b"mine")}]})
     assert page.export().missing == [f"blob/{digest}.png", f"media/blob/{digest}"]
     media = [data for path, data in page.files().items() if path.startswith("media/")]
-    assert {b"mine", b"0", b"1", b"2"} == set(media)
+    assert {b"folded", b"mine", b"0", b"1", b"2"} == set(media)
 
 
 def test_a_path_means_the_file_of_its_own_project_also_where_clients_shorten_names_alike(tmp_path: Path) -> None:
