@@ -12,6 +12,7 @@ from compactor.page.target import There
 from eventlog.errors import UsageError, shown
 
 _FORMAT: Final = 1
+_MOST_WRITERS: Final = 16
 _MADE_BY: Final = "compactor static-export"
 _NAMED_BY_BYTES: Final = (f"{MEDIA}blob/", ARTIFACTS)
 
@@ -21,11 +22,13 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         project: which the page shows.
+        writers: some that wrote to it: their ids, which no other store has, tell whose page it is.
         obsolete: since when, in seconds of Unix time, no run has shown a medium that is still there.
         made_by, format: what this is.
     """
 
     project: str
+    writers: tuple[str, ...] = ()
     obsolete: dict[str, int] = {}
     made_by: str = _MADE_BY
     format: int = _FORMAT
@@ -87,6 +90,30 @@ def read_mark(data: bytes | None, project: str, where: str, *, is_empty: bool) -
     if mark.project != project:
         raise UsageError(f"{where} shows the project {shown(mark.project)}, and a page shows one: {own}")
     return mark
+
+
+def own_mark(mark: Mark, writers: Collection[str], where: str, *, take_over: bool) -> Mark:
+    """Return the mark of a page that shows what these writers wrote.
+
+    A store keeps its writers for ever, and a copy of it has the same ones; so nothing has to be kept beside it.
+
+    Args:
+        mark: what the last export left.
+        writers: all of the project, in the store that is exported.
+        where: the place, for people.
+        take_over: whether the page may have been another store's.
+
+    Raises:
+        UsageError: none of them wrote what the page shows.
+    """
+    shared = [writer_id for writer_id in mark.writers if writer_id in writers]
+    if mark.writers and not shared and not take_over:
+        raise UsageError(
+            f"{where} shows the project {shown(mark.project)} of another store: give the page a place of its own, or "
+            "let `compactor static-export --take-over` show this store there from now on"
+        )
+    others = sorted(set(writers) - set(shared))
+    return msgspec.structs.replace(mark, writers=(*shared, *others)[:_MOST_WRITERS])
 
 
 def needs_hash(path: str) -> bool:

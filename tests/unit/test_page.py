@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -423,6 +424,39 @@ def test_a_directory_with_other_things_or_another_projects_page_is_left_alone(pa
         page.export()
     with pytest.raises(UsageError, match="newer version"):
         read_mark(b'{"made_by":"compactor static-export","format":2,"project":"p"}', "p", "here", is_empty=False)
+
+
+def test_the_page_of_another_stores_project_of_that_name_is_left_alone_until_it_is_taken_over(page: Page) -> None:
+    other = Page(page.store.parent / "other")
+    other.out = page.out
+    for each, data in ((page, b"mine"), (other, b"theirs")):
+        with each.run() as run:
+            run.log({"f": eventlog.File(data)})
+    page.export()
+    before = page.files()
+    with pytest.raises(UsageError, match="of another store"):
+        other.export()
+    assert page.files() == before
+    done = CliRunner().invoke(cli, ["static-export", str(other.store), str(other.out), "--once", "--take-over"])
+    assert done.exit_code == 0, done.output
+    other.export()
+    with pytest.raises(UsageError, match="of another store"):
+        page.export()
+    assert b"theirs" in page.files().values()
+
+
+def test_a_store_goes_on_with_its_page_as_a_copy_too_when_it_is_folded_and_others_write_to_it(page: Page) -> None:
+    for number in range(20):
+        with page.run(f"run-{number}") as run:
+            run.log({"x": 1.0})
+        if number == 0:
+            page.export()
+    page.export()
+    take_turn(LOCAL, str(page.store), "p", CompactorConfig())
+    page.store = page.store.rename(page.store.with_name("restored"))
+    shutil.rmtree(page.store / "segments")
+    assert page.export().uploaded == 0
+    assert len(page.json(layout.MARK)["writers"]) == 16
 
 
 def test_no_such_project_says_which_there_are(page: Page) -> None:
