@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
@@ -14,7 +16,7 @@ import msgspec
 from compactor.commands.output import log_to_stderr
 from compactor.service import stopping_on_signals
 from eventlog.commands.output import PathOf, only_project, open_existing
-from eventlog.errors import UsageError
+from eventlog.errors import UsageError, describe
 from eventlog.hub.address import is_remote, parse_bucket
 from eventlog.hub.bucket import Bucket
 from eventlog.present import clean
@@ -22,6 +24,7 @@ from eventlog.present import clean
 if TYPE_CHECKING:
     from compactor.page.export import Exported, PageExport
 
+log = logging.getLogger("compactor")
 _NAMED = 5
 
 
@@ -33,15 +36,18 @@ _NAMED = 5
 @click.option("--interval", "interval_s", type=float, help="Seconds between looks for what is new. [60]")
 @click.option("--points", type=int, help="About so many rows of numbers for each run. [3000; fewer beyond 100 runs]")
 @click.option("--grace", "grace_s", type=float, help="Seconds that media stay which no run shows any more. [3600]")
+@click.option("--take-over", is_flag=True, help="Show this store where another store's project of that name is shown.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document for each export.")
-def static_export(store: str, target: str, *, project: str | None, once: bool, as_json: bool, **options: Any) -> None:
+def static_export(
+    store: str, target: str, *, project: str | None, once: bool, take_over: bool, as_json: bool, **options: Any
+) -> None:
     """Fill TARGET, the bucket of a static page (hf://buckets/OWNER/NAME) or a directory, from one project of STORE.
 
     `compactor deploy --mode static` makes the page. Everybody can read its bucket, so it is one of its own. STORE is
     only read; what has not changed is not uploaded again. Runs until SIGTERM, or --once.
     """
     opened = open_existing(store)
-    page = page_of(opened.root, only_project(opened, project), target, as_json=as_json, **options)
+    page = page_of(opened.root, only_project(opened, project), target, as_json=as_json, take_over=take_over, **options)
     if once:
         page.once()
         return
@@ -54,7 +60,14 @@ def static_export(store: str, target: str, *, project: str | None, once: bool, a
 
 
 def page_of(
-    root: str, project: str, target: str, *, as_json: bool = False, bucket_only: bool = False, **options: Any
+    root: str,
+    project: str,
+    target: str,
+    *,
+    as_json: bool = False,
+    bucket_only: bool = False,
+    take_over: bool = False,
+    **options: Any,
 ) -> PageExport:
     """Return the export of a project to a page; it tells on stdout what it did.
 
@@ -64,6 +77,7 @@ def page_of(
         target: the address of a bucket, or the path of a directory.
         as_json: what is printed is for a script.
         bucket_only: take also `OWNER/NAME` for a bucket, and no directory.
+        take_over: show it where another store's project of that name is shown.
         options: fields of `PageConfig`; None leaves a default.
 
     Raises:
@@ -88,7 +102,8 @@ def page_of(
     else:
         place = Directory(target)
     config = PageConfig(**{name: value for name, value in options.items() if value is not None})
-    return PageExport(os.path.abspath(root), project, place, config, on_exported=_printer(as_json=as_json))
+    tell = _printer(as_json=as_json)
+    return PageExport(os.path.abspath(root), project, place, config, take_over=take_over, on_exported=tell)
 
 
 class Work(Protocol):
@@ -102,19 +117,31 @@ class Work(Protocol):
 
 
 def run_both(work: Work, page: PageExport) -> None:
-    """Run a service, and beside it the export of a page; the end of either is the end of both.
+    """Run a service, and beside it the export of a page; the end of the service is the end of both.
+
+    The service goes on without a page that cannot, which is logged at once and raised at the end.
 
     Raises:
-        Exception: whatever either of them raises.
+        UsageError: the place of the page cannot be one, as it is now: nothing was begun.
+        Exception: whatever the service raises, else whatever ended the page.
     """
+    # What a refusal of the Hub keeps from being seen now, the page meets again, tells, and tries again.
+    with contextlib.suppress(OSError):
+        page.check()
     with ThreadPoolExecutor(1, "page") as pool:
         beside = pool.submit(page.run)
-        beside.add_done_callback(lambda _: work.stop())
+        beside.add_done_callback(_tell_end)
         try:
             work.run()
         finally:
             page.stop()
         beside.result()
+
+
+def _tell_end(page: Future[None]) -> None:
+    error = page.exception()
+    if error is not None:
+        log.error("the page is not kept up to date any more: %s", describe(error))
 
 
 def _printer(*, as_json: bool) -> Callable[[Exported], None]:

@@ -87,7 +87,6 @@ def sync(
     with stopping_on_signals(work):
         click.echo(f"compactor: publishing {root} to {parse_bucket(bucket)}", err=True)
         if page is not None:
-            page.check()
             run_both(work, page)
         else:
             work.run()

@@ -15,7 +15,7 @@ import msgspec
 from compactor.page.config import PageConfig
 from compactor.page.layout import MARK
 from compactor.page.make import Made, PageMaker
-from compactor.page.plan import Local, Plan, needs_hash, plan_put, read_mark
+from compactor.page.plan import Local, Plan, needs_hash, own_mark, plan_put, read_mark
 from compactor.page.target import Target
 from eventlog.errors import EventLogError, UsageError
 
@@ -64,6 +64,7 @@ class PageExport:
         target: Target,
         config: PageConfig | None = None,
         *,
+        take_over: bool = False,
         on_exported: Callable[[Exported], None] | None = None,
     ) -> None:
         """Take the store and the place of the page, which is made when it is not there.
@@ -73,11 +74,13 @@ class PageExport:
             project: which the page shows.
             target: a `PageBucket` or a `Directory`.
             config: settings; None for the defaults.
+            take_over: show it where a page of the same project of another store is.
             on_exported: told of each export.
         """
         self._root = root
         self._project = project
         self._target = target
+        self._take_over = take_over
         self._config = config or PageConfig()
         self._on_exported = on_exported or (lambda _: None)
         self._stop = threading.Event()
@@ -110,7 +113,7 @@ class PageExport:
         """Bring the page up to date, and return what that took.
 
         Raises:
-            UsageError: there is no such project, or the place holds something else than its page.
+            UsageError: there is no such project, or the place holds something else than its page, or another store's.
             EventLogError: a file of the store is damaged, or the Hub refused or could not be reached.
             OSError: a file cannot be read or written.
         """
@@ -121,7 +124,7 @@ class PageExport:
         """Bring the page up to date at each interval until stopped, and once more then; what fails is tried again.
 
         Raises:
-            UsageError: the place holds something else than a page of this project.
+            UsageError: the place holds something else than a page of this project and store.
         """
         with tempfile.TemporaryDirectory(prefix="eventlog-page-") as directory:
             maker = PageMaker(self._root, self._project, self._config, directory)
@@ -158,6 +161,7 @@ class PageExport:
         known = self._target.read(MARK)
         empty = known is None and self._target.is_empty()
         mark = read_mark(known, self._project, str(self._target), is_empty=empty)
+        mark = own_mark(mark, maker.reached(), str(self._target), take_over=self._take_over)
         made = maker.make()
         files = self._files(made)
         plan = plan_put(
@@ -170,6 +174,7 @@ class PageExport:
             grace_s=self._config.grace_s,
         )
         self._do(plan)
+        self._take_over = False  # whoever takes it over from now on keeps it
         uploaded = [path for wave in plan.waves for _, path in wave]
         done = Exported(
             project=self._project,
@@ -178,7 +183,7 @@ class PageExport:
             rows=made.rows,
             uploaded=len(uploaded),
             uploaded_bytes=sum(files[path].size_bytes for path in uploaded),
-            deleted=len(plan.deleted),
+            deleted=len(plan.in_the_way) + len(plan.deleted),
             waiting=plan.waiting,
             missing=made.missing,
             seconds=time.monotonic() - started,
@@ -200,6 +205,8 @@ class PageExport:
                 with open(local, "wb") as file:
                     file.write(plan.mark)
                 self._target.add([(local, MARK)])
+        if plan.in_the_way:
+            self._target.delete(plan.in_the_way)
         for wave in plan.waves:
             if wave:
                 self._target.add(wave)

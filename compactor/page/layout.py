@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterable
@@ -27,7 +29,10 @@ _NO_METRICS: Final = frozenset(
 )
 _NO_CONFIGS: Final = frozenset({"id", "run_id", "run_name", "created_at", "__proto__"})
 # What an address would end at, or a bucket's path cannot have; the page puts names into addresses as they are.
-_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f#?%\\]")
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f#?%\\\ud800-\udfff]")
+# File systems take 255, of which some are left for a number.
+_MOST_BYTES: Final = 240
+_MOST_CHARACTERS: Final = 500
 _POINTS: Final = 3000
 _POINTS_OF_ALL: Final = 300_000
 _FEWEST_POINTS: Final = 300
@@ -75,14 +80,47 @@ def blob_file(digest: str, name: str) -> str:
     return f"blob/{digest}{suffix if suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= 8 else ''}"
 
 
-def saved_file(name: str, taken: Collection[str]) -> str:
-    """Return the path of a file of the project that is no run's: as it was called, where an address can say that."""
-    parts = [_UNFIT.sub("_", part) for part in name.split("/")]
-    parts = [f"_{part}" if part in ("", ".", "..") or is_temporary(part) else part for part in parts]
-    path = "/".join([f"{MEDIA}files", *parts])
-    while path in taken:
-        path += "_"
-    return path
+def saved_files(names: Iterable[str]) -> dict[str, str]:
+    """Return the paths of the files of the project that are no run's: as they were called, where that can be.
+
+    An address cannot say every name, nothing is longer than file systems take, and what is a file for one name is no
+    directory for another, though in a store `a` and `a/b` may both be files.
+
+    Args:
+        names: of the files.
+    """
+    files: set[str] = set()
+    taken: set[str] = set()
+    found: dict[str, str] = {}
+    for name in names:
+        # Of one that is too long as a whole the directories go into one component, which is cut.
+        parts = name.split("/") if len(name) <= _MOST_CHARACTERS else [name.replace("/", "_")]
+        *above, last = map(_component, parts)
+        path = f"{MEDIA}files"
+        for part in above:
+            path = _other_than(files, f"{path}/{part}")
+            taken.add(path)
+        found[name] = path = _other_than(taken, f"{path}/{last}")
+        files.add(path)
+        taken.add(path)
+    return found
+
+
+def _component(part: str) -> str:
+    part = _UNFIT.sub("_", part)
+    if part in ("", ".", "..") or is_temporary(part):
+        part = f"_{part}"
+    data = part.encode()
+    if len(data) <= _MOST_BYTES:
+        return part
+    end = os.path.splitext(part)[1]
+    end = f"-{hashlib.sha256(data).hexdigest()[:16]}{end if len(end.encode()) <= 16 else ''}"
+    return data[: _MOST_BYTES - len(end.encode())].decode(errors="ignore") + end
+
+
+def _other_than(taken: Collection[str], path: str) -> str:
+    numbered = (f"{path}_{number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain([path], numbered) if each not in taken)
 
 
 def artifact_file(digest: str) -> str:

@@ -22,6 +22,7 @@ from compactor.serve import reads
 from compactor.serve.api import get_settings
 from compactor.serve.catalog import artifacts_of
 from compactor.serve.config import ServeConfig
+from compactor.serve.files import Own
 from compactor.serve.hub import Hub
 from compactor.serve.project import Project
 from compactor.serve.traces import Traces, get_traces
@@ -158,7 +159,7 @@ class PageMaker:
     def _made(self, project: Project, part: RunPart, points: int, state: object) -> _Run:
         directory = self._run_directory(part.run_id)
         os.makedirs(directory, exist_ok=True)
-        media = Media(self._hub, self._name, directory)
+        media = Media(self._hub, project, part.run_id, directory)
         tables = {
             layout.METRICS: metric_rows(project, part, points, media),
             layout.SYSTEM: system_rows(project, part, points),
@@ -212,12 +213,14 @@ class PageMaker:
         for name, table in artifact_tables(artifacts, self._name, run_names).items():
             write_table(self._path(name), table)
         files, missing = artifact_files(artifacts, self._hub)
-        for item in reads.project_files(project):
-            found = find(self._hub, item["path"], self._name)
+        saved = reads.project_files(project)
+        places = layout.saved_files(item["name"] for item in saved)
+        for item in saved:
+            found = find(self._hub, item["path"], Own(self._name))
             if found is None:
                 missing.add(item["path"])
             else:
-                files[layout.saved_file(item["name"], files)] = found.path
+                files[places[item["name"]]] = found.path
         return files, missing
 
 

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import pyarrow.compute as pc
 
 from compactor.page.layout import MEDIA, blob_file
 from compactor.serve.errors import NotFoundError
-from compactor.serve.files import Found, find_file
+from compactor.serve.files import Found, Own, find_file
 from compactor.serve.hub import Hub
+from compactor.serve.project import Project
+from compactor.serve.typed import MEDIA as KINDS
+from eventlog import values
 
 
 class Media:
-    """What some values refer to.
+    """What the values of a run refer to.
 
     Attributes:
         files: local path by the path on the page.
         missing: paths of which nothing is there: never uploaded, or not yet.
     """
 
-    def __init__(self, hub: Hub, project: str, directory: str) -> None:
-        """Take the store; texts that are no blobs are written to the directory."""
+    def __init__(self, hub: Hub, project: Project, run_id: str, directory: str) -> None:
+        """Take the store and the run; texts that are no blobs are written to the directory."""
         self._hub = hub
-        self._project = project
+        self._own = Own(project.name, functools.cache(lambda: named_blobs(project, run_id)))
         self._directory = directory
         self._places: dict[str, str] = {}
         self.files: dict[str, str] = {}
@@ -52,7 +59,7 @@ class Media:
         return known
 
     def _found(self, path: str) -> str:
-        found = find(self._hub, path, self._project)
+        found = find(self._hub, path, self._own)
         if found is None:
             self.missing.add(path)
             return path
@@ -66,15 +73,41 @@ class Media:
         name = blob_file(digest, path)
         self.files[MEDIA + name] = local
         # The page takes the project's name off before it asks.
-        return f"{self._project}/{name}"
+        return f"{self._own.project}/{name}"
 
 
-def find(hub: Hub, path: str, project: str) -> Found | None:
+def find(hub: Hub, path: str, own: Own) -> Found | None:
     """Return what a path means in a project, or None.
 
-    What was uploaded to another project may be private, and a page never is.
+    What belongs to another project may be private, and a page never is.
     """
     try:
-        return find_file(hub, path, only=project)
+        return find_file(hub, path, only=own)
     except NotFoundError:
         return None
+
+
+def named_blobs(project: Project, run_id: str) -> frozenset[str]:
+    """Return the digests of the media that values of a run name by them, as those of eventlog's own writers do.
+
+    By a path such a blob is shown too, and anybody could log a path.
+    """
+    payloads = project.view(lambda view: view.rows("events", [run_id], None)["payload"])
+    wanted = payloads.filter(pc.match_substring(payloads, '"sha256"'))
+    return frozenset(digest for payload in wanted.to_pylist() for digest in _named(payload, project.load_blob))
+
+
+def _named(payload: str, load_blob: Callable[[str], Any]) -> Iterator[str]:
+    waiting = [(values.from_json(payload), True)]
+    while waiting:
+        value, is_record = waiting.pop()
+        if isinstance(value, list):
+            waiting += [(item, is_record) for item in value]
+        elif isinstance(value, dict):
+            kind, digest = value.get("_type"), value.get("sha256")
+            if kind == "json" and isinstance(digest, str) and is_record:
+                waiting.append((load_blob(digest), False))
+            elif isinstance(kind, str) and kind in KINDS and isinstance(digest, str):
+                yield digest
+            else:
+                waiting += [(item, is_record) for item in value.values()]

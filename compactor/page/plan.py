@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -12,6 +12,7 @@ from compactor.page.target import There
 from eventlog.errors import UsageError, shown
 
 _FORMAT: Final = 1
+_MOST_WRITERS: Final = 16
 _MADE_BY: Final = "compactor static-export"
 _NAMED_BY_BYTES: Final = (f"{MEDIA}blob/", ARTIFACTS)
 
@@ -21,11 +22,13 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         project: which the page shows.
+        writers: some that wrote to it: their ids, which no other store has, tell whose page it is.
         obsolete: since when, in seconds of Unix time, no run has shown a medium that is still there.
         made_by, format: what this is.
     """
 
     project: str
+    writers: tuple[str, ...] = ()
     obsolete: dict[str, int] = {}
     made_by: str = _MADE_BY
     format: int = _FORMAT
@@ -48,12 +51,14 @@ class Plan(NamedTuple):
 
     Attributes:
         mark: goes first, unless it is the one that is there: by it this page is known as ours, whatever comes after.
+        in_the_way: paths that nothing shows and of which a new file needs the name, for a directory or the reverse.
         waves: (local path, path) pairs: media before the tables that name them, and the list of runs last.
         deleted: paths that no run has shown for the grace period.
         waiting: how many others will be.
     """
 
     mark: bytes | None
+    in_the_way: tuple[str, ...]
     waves: tuple[tuple[tuple[str, str], ...], ...]
     deleted: tuple[str, ...]
     waiting: int
@@ -87,6 +92,30 @@ def read_mark(data: bytes | None, project: str, where: str, *, is_empty: bool) -
     return mark
 
 
+def own_mark(mark: Mark, writers: Collection[str], where: str, *, take_over: bool) -> Mark:
+    """Return the mark of a page that shows what these writers wrote.
+
+    A store keeps its writers for ever, and a copy of it has the same ones; so nothing has to be kept beside it.
+
+    Args:
+        mark: what the last export left.
+        writers: all of the project, in the store that is exported.
+        where: the place, for people.
+        take_over: whether the page may have been another store's.
+
+    Raises:
+        UsageError: none of them wrote what the page shows.
+    """
+    shared = [writer_id for writer_id in mark.writers if writer_id in writers]
+    if mark.writers and not shared and not take_over:
+        raise UsageError(
+            f"{where} shows the project {shown(mark.project)} of another store: give the page a place of its own, or "
+            "let `compactor static-export --take-over` show this store there from now on"
+        )
+    others = sorted(set(writers) - set(shared))
+    return msgspec.structs.replace(mark, writers=(*shared, *others)[:_MOST_WRITERS])
+
+
 def needs_hash(path: str) -> bool:
     """Say whether a file may have other bytes of the same size; the others are named by what they hold."""
     return not path.startswith(_NAMED_BY_BYTES)
@@ -114,7 +143,9 @@ def plan_put(
         grace_s: how long a medium stays that nothing shows.
     """
     changed = [path for path, file in sorted(files.items()) if not _is_same(path, file, there.get(path))]
-    since = {path: min(mark.obsolete.get(path, now_s), now_s) for path in sorted(set(media) - files.keys())}
+    idle = sorted(set(media) - files.keys())
+    in_the_way = _in_the_way(idle, changed)
+    since = {path: min(mark.obsolete.get(path, now_s), now_s) for path in idle if path not in in_the_way}
     deleted = tuple(path for path, first in since.items() if first + grace_s <= now_s)
     waiting = {path: first for path, first in since.items() if path not in deleted}
     fresh = msgspec.structs.replace(mark, obsolete=waiting).encode()
@@ -124,7 +155,18 @@ def plan_put(
         [path for path in changed if path in LAST],
     )
     pairs = tuple(tuple((files[path].local, path) for path in wave) for wave in waves)
-    return Plan(None if fresh == known else fresh, pairs, deleted, len(waiting))
+    return Plan(None if fresh == known else fresh, tuple(sorted(in_the_way)), pairs, deleted, len(waiting))
+
+
+def _in_the_way(idle: Collection[str], changed: Collection[str]) -> set[str]:
+    new, above_new = set(changed), {above for path in changed for above in _above(path)}
+    return {path for path in idle if path in above_new or not new.isdisjoint(_above(path))}
+
+
+def _above(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def _is_same(path: str, file: Local, there: There | None) -> bool:

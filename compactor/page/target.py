@@ -141,7 +141,11 @@ class Directory:
             LOCAL.sync_dir(directory)
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Delete files; those that are not there count as deleted."""
+        """Delete files, and directories that are empty then; those that are not there count as deleted."""
         for path in paths:
-            with contextlib.suppress(FileNotFoundError):
-                LOCAL.unlink(os.path.join(self._root, path))
+            local = os.path.join(self._root, path)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                LOCAL.unlink(local)
+                # A directory that stayed would be in the way of a file of its name.
+                while (local := os.path.dirname(local)) != self._root and not LOCAL.names(local):
+                    LOCAL.rmdir(local)

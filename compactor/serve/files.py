@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
+from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
 from compactor.serve.errors import NotFoundError
@@ -32,13 +33,25 @@ class Found(NamedTuple):
     name: str
 
 
-def find_file(hub: Hub, path: str, *, only: str | None = None) -> Found:
+class Own(NamedTuple):
+    """What one project has of its own in a store of several.
+
+    Attributes:
+        project: its name.
+        digests: of the blobs that its values name; blobs of all projects are in one place.
+    """
+
+    project: str
+    digests: Callable[[], Collection[str]] = frozenset
+
+
+def find_file(hub: Hub, path: str, *, only: Own | None = None) -> Found:
     """Return what a path means that a value, or the list of files, gave to the dashboard.
 
     Args:
         hub: where to look.
         path: as the value has it.
-        only: what was uploaded to other projects than this one is not found.
+        only: what belongs to other projects than this one is not found.
 
     Raises:
         NotFoundError: nothing of that name was logged or uploaded.
@@ -48,10 +61,13 @@ def find_file(hub: Hub, path: str, *, only: str | None = None) -> Found:
     for place in dict.fromkeys((path, path.removeprefix(f"{MEDIA_DIR}/"))):
         head, _, rest = place.partition("/")
         where = parse_inline_path(place) if head == INLINE_PREFIX else None
-        if where is not None and only in (None, where[0]):
+        if where is not None and (only is None or only.project == where[0]):
             return Found("", _inline(hub, where), "text/html", "page.html")
         digest = os.path.splitext(rest)[0] if head == BLOB_PREFIX else ""
-        digest = digest if names.is_digest(digest) else _uploaded(hub, place, hub.names() if only is None else [only])
+        if not names.is_digest(digest):
+            digest = _uploaded(hub, place, hub.names() if only is None else [only.project])
+        elif only is not None and digest not in only.digests():
+            continue
         if digest:
             return Found(blob_path(hub, digest), b"", media_type(name), name)
     raise NotFoundError("Not found")

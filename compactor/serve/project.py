@@ -283,7 +283,7 @@ class Project:
     def _typed_of(self, run_id: str) -> TypedRows:
         known = self._typed.get(run_id)
         if known is None:
-            known = TypedRows(self.name, self._load_blob)
+            known = TypedRows(self.name, self.load_blob)
             known.add(event_rows(self._feed.view.rows("events", [run_id], None)))
             self._typed[run_id] = known
             self._evict(run_id)
@@ -302,7 +302,8 @@ class Project:
         """Ask the rows themselves."""
         return self._ask(lambda: ask(self._feed.view))
 
-    def _load_blob(self, digest: str) -> Any:
+    def load_blob(self, digest: str) -> Any:
+        """Return what the JSON in a blob holds, or None."""
         try:
             if self._fs.size(self._blobs.path(digest)) > _LARGEST_SHOWN_BLOB:
                 return None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from click.testing import CliRunner
 
 import eventlog
 from compactor.cli import cli
-from compactor.commands.paging import run_both
 from compactor.config import CompactorConfig
 from compactor.page import layout
 from compactor.page.config import PageConfig
@@ -370,6 +370,24 @@ def test_media_of_another_project_do_not_get_to_the_page(page: Page) -> None:
     assert b"secret" not in b"".join(page.files().values())
 
 
+def test_only_blobs_that_a_run_names_itself_get_to_the_page_by_their_digest(page: Page) -> None:
+    with eventlog.init(project="private", name="s", dir=page.store) as run:
+        run.log({"f": eventlog.File(b"secret")})
+    digest = hashlib.sha256(b"secret").hexdigest()
+    with page.run() as run:
+        for path in (f"blob/{digest}.png", f"media/blob/{digest}"):
+            run.log({"x": {"_type": "trackio.image", "file_path": path, "caption": digest}})
+        run.log({"folded": eventlog.File(b"folded")})
+        run.flush()
+        take_turn(LOCAL, str(page.store), "p", CompactorConfig())
+        # What is too long for a record, and the media in it, are the run's own.
+        rows = [[eventlog.File(b"%d" % (row % 3)), "x" * 100] for row in range(1000)]
+        run.log({"t": eventlog.Table(["f", "long"], rows), "list": [{"f": eventlog.File(b"mine")}]})
+    assert page.export().missing == [f"blob/{digest}.png", f"media/blob/{digest}"]
+    media = [data for path, data in page.files().items() if path.startswith("media/")]
+    assert {b"folded", b"mine", b"0", b"1", b"2"} == set(media)
+
+
 def test_a_path_means_the_file_of_its_own_project_also_where_clients_shorten_names_alike(tmp_path: Path) -> None:
     blobs = BlobStore(str(tmp_path / "store"))
     for project in ("a b", "ab"):
@@ -408,6 +426,39 @@ def test_a_directory_with_other_things_or_another_projects_page_is_left_alone(pa
         read_mark(b'{"made_by":"compactor static-export","format":2,"project":"p"}', "p", "here", is_empty=False)
 
 
+def test_the_page_of_another_stores_project_of_that_name_is_left_alone_until_it_is_taken_over(page: Page) -> None:
+    other = Page(page.store.parent / "other")
+    other.out = page.out
+    for each, data in ((page, b"mine"), (other, b"theirs")):
+        with each.run() as run:
+            run.log({"f": eventlog.File(data)})
+    page.export()
+    before = page.files()
+    with pytest.raises(UsageError, match="of another store"):
+        other.export()
+    assert page.files() == before
+    done = CliRunner().invoke(cli, ["static-export", str(other.store), str(other.out), "--once", "--take-over"])
+    assert done.exit_code == 0, done.output
+    other.export()
+    with pytest.raises(UsageError, match="of another store"):
+        page.export()
+    assert b"theirs" in page.files().values()
+
+
+def test_a_store_goes_on_with_its_page_as_a_copy_too_when_it_is_folded_and_others_write_to_it(page: Page) -> None:
+    for number in range(20):
+        with page.run(f"run-{number}") as run:
+            run.log({"x": 1.0})
+        if number == 0:
+            page.export()
+    page.export()
+    take_turn(LOCAL, str(page.store), "p", CompactorConfig())
+    page.store = page.store.rename(page.store.with_name("restored"))
+    shutil.rmtree(page.store / "segments")
+    assert page.export().uploaded == 0
+    assert len(page.json(layout.MARK)["writers"]) == 16
+
+
 def test_no_such_project_says_which_there_are(page: Page) -> None:
     with eventlog.init(project="q", name="s", dir=page.store) as run:
         run.log({"x": 2.0})
@@ -416,9 +467,47 @@ def test_no_such_project_says_which_there_are(page: Page) -> None:
 
 
 def test_saved_files_get_names_that_an_address_can_hold() -> None:
-    assert layout.saved_file("notes.md", ()) == "media/files/notes.md"
-    assert layout.saved_file("a/../b#?%\\c\x00d", ()) == "media/files/a/_../b____c_d"
-    assert layout.saved_file("x", {"media/files/x", "media/files/x_"}) == "media/files/x__"
+    names = ["notes.md", "a/../b#?%\\c\x00d\ud800", "x#", "x?", "x_", ".tmp-x"]
+    places = ["notes.md", "a/_../b____c_d_", "x_", "x__2", "x__3", "_.tmp-x"]
+    assert layout.saved_files(names) == {a: f"media/files/{b}" for a, b in zip(names, places, strict=True)}
+
+
+def test_no_saved_file_needs_the_name_of_another_as_a_directory_or_one_that_is_too_long() -> None:
+    long = "é" * 500
+    names = ["a", "a/b", "a/b/c", "c#/d", "c?", f"{long}.txt", f"{long}!.txt", f"{long}/{long}.{long}", "x/" * 2000]
+    places = layout.saved_files(names)
+    assert [places[name].removeprefix("media/files/") for name in names[:5]] == [
+        "a",
+        "a_2/b",
+        "a_2/b_2/c",
+        "c_/d",
+        "c__2",
+    ]
+    above = {str(parent) for place in places.values() for parent in PurePosixPath(place).parents}
+    assert above.isdisjoint(places.values())
+    assert len(set(places.values())) == len(names)
+    assert max(len(part.encode()) for place in places.values() for part in place.split("/")) <= 255
+    assert max(map(len, places.values())) < 1024
+    assert places[f"{long}.txt"].endswith(".txt")
+
+
+def test_a_directory_takes_saved_files_whatever_their_names_and_in_whatever_order_they_come(page: Page) -> None:
+    def save(*names: str) -> dict[str, bytes]:
+        """Save files to the project, and return those that the page has then."""
+        writer = Writer(str(page.store), "p")
+        for name in names:
+            ref = BlobStore(str(page.store)).put(name.encode())
+            writer.append(schema.Upload(time.time_ns(), "", f"p/files/{name}", ref.digest, ref.size_bytes, None))
+        writer.close()
+        page.export()
+        return {path: data for path, data in page.files().items() if path.startswith("media/")}
+
+    assert sorted(save("b/c", "x").values()) == [b"b/c", b"x"]
+    # What was a directory is a file now, and the reverse.
+    now = save("a", "a/b", "b", "x/y", "y" * 300, "z/" * 2000 + "z")
+    assert {b"a", b"a/b", b"b", b"b/c", b"x", b"x/y", b"y" * 300, b"z/" * 2000 + b"z"} == set(now.values())
+    assert now["media/files/b"] == b"b"
+    assert page.export().uploaded == 0
 
 
 def test_a_plan_uploads_what_changed_in_order_and_deletes_what_nothing_shows_after_the_grace() -> None:
@@ -491,32 +580,6 @@ def test_on_a_full_disk_it_says_so_and_the_page_stays_as_it_was(page: Page) -> N
     assert page.files() == before
     page.export()
     assert [run["name"] for run in page.json("runs.json")] == ["a", "b"]
-
-
-class _Service:
-    """Runs until it is stopped, or fails."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error, self.stopped = error, threading.Event()
-
-    def stop(self) -> None:
-        self.stopped.set()
-
-    def run(self) -> None:
-        if self.error is not None:
-            raise self.error
-        assert self.stopped.wait(60)
-
-
-def test_the_end_of_a_page_or_of_the_service_beside_it_is_the_end_of_both() -> None:
-    beside, page = _Service(), _Service(ValueError("of the page"))
-    with pytest.raises(ValueError, match="of the page"):
-        run_both(beside, page)
-    assert beside.stopped.is_set()
-    beside, page = _Service(ValueError("of the service")), _Service()
-    with pytest.raises(ValueError, match="of the service"):
-        run_both(beside, page)
-    assert page.stopped.is_set()
 
 
 @pytest.mark.parametrize("seed", range(2))
