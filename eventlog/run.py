@@ -17,12 +17,12 @@ import msgspec
 
 from eventlog import arguments, schema, values
 from eventlog.arguments import MAX_STEP, MIN_STEP
+from eventlog.aside import warn_aside
 from eventlog.blobs import BlobStore
 from eventlog.config import WriterConfig
 from eventlog.errors import (
     FOREIGN_ERRORS,
     DurabilityUnknownError,
-    EventLogError,
     EventLogWarning,
     UsageError,
     shown,
@@ -91,12 +91,12 @@ class Run:
         self._writer.preamble = self._preamble
         try:
             self._writer.begin()
-        except EventLogError:
+            self._shipping = follow(self._writer)
+        except BaseException:
             with contextlib.suppress(DurabilityUnknownError):
                 self._writer.close()  # nobody else can: no thread and no file of it stays open
             raise
         self._parent_writer_id = self._writer.writer_id
-        self._shipping = follow(self._writer)
         _open_runs.add(self)
 
     def _preamble(self) -> list[schema.Record]:
@@ -344,4 +344,4 @@ def finish_open_runs() -> None:
         try:
             run.finish("failed", 1) if failed else run.finish()
         except (DurabilityUnknownError, OSError) as error:
-            warnings.warn(f"eventlog could not finish {run!r}: {error}", EventLogWarning, stacklevel=1)
+            warn_aside(f"eventlog could not finish {run!r}: {error}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 import weakref
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from eventlog.errors import FOREIGN_ERRORS, EventLogWarning, describe
+from eventlog.aside import warn_aside
+from eventlog.errors import FOREIGN_ERRORS, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,7 +146,7 @@ class Sealer:
         try:
             self._owner.on_sealed(sealed)
         except FOREIGN_ERRORS as error:
-            warnings.warn(f"on_sealed failed for {sealed}: {describe(error)}", EventLogWarning, stacklevel=2)
+            warn_aside(f"on_sealed failed for {sealed}: {describe(error)}", 2)
 
     def drop_inherited(self) -> None:
         """Close, in a forked child, what the parent retired."""

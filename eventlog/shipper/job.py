@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shlex
 import sys
 import time
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from eventlog import names
+from eventlog.aside import warn_aside
 from eventlog.config import WriterConfig
-from eventlog.errors import EventLogWarning, StorageError
+from eventlog.errors import FOREIGN_ERRORS, StorageError, describe
 from eventlog.fs import LOCAL
 from eventlog.hub.address import parse_bucket
 from eventlog.outgoing import outgoing
@@ -78,6 +79,9 @@ class Shipping:
             self._attend()
         except OSError as error:
             self._warn_once(str(error))
+        except BaseException:
+            self._leave()
+            raise
 
     def _attend(self) -> bool:
         """Be there, and start a shipper unless one lives; return whether one was started.
@@ -128,10 +132,16 @@ class Shipping:
         try:
             if wait and not any(other._is_beside(self) for other in list(_open)):  # noqa: SLF001 - one of its kind
                 self._flush(self._config.ship_flush_s)
+        except FOREIGN_ERRORS as error:  # the run itself has ended well
+            self._warn(f"it is not known what is there: {describe(error)}. {self._command()} ships all of it")
         finally:
-            if self._joined is not None:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._joined is not None:
+            with contextlib.suppress(OSError):  # a job that became a daemon has closed all that it had
                 os.close(self._joined)
-                self._joined = None
+            self._joined = None
 
     def _is_beside(self, other: Shipping) -> bool:
         """Say whether both are of this very process, which a child's copies are not, and ship the same."""
@@ -205,5 +215,4 @@ class Shipping:
             self._warn(f"nothing is shipped now: {why}. All is kept in the store; {self._command()} ships it")
 
     def _warn(self, text: str) -> None:
-        message = f"eventlog cannot ship {self._desk.root} to {self._desk.bucket}: {text}"
-        warnings.warn(message, EventLogWarning, stacklevel=6)
+        warn_aside(f"eventlog cannot ship {self._desk.root} to {self._desk.bucket}: {text}", 6)
