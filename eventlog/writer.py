@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from eventlog import forks, frame, schema, sealer
-from eventlog.appender import SPACE_ERRORS, Appender
+from eventlog.appender import Appender
 from eventlog.errors import FOREIGN_ERRORS, DurabilityUnknownError, StorageError, UsageError, describe
-from eventlog.fs import LOCAL
+from eventlog.fs import LOCAL, SPACE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
