@@ -95,6 +95,13 @@ class Desk:
         except FileNotFoundError:
             return False
 
+    def is_attended(self) -> bool:
+        """Say whether a shipper lives."""
+        fd = self.take()
+        if fd is not None:
+            os.close(fd)
+        return fd is None
+
     def join(self) -> int:
         """Return the descriptor that says that a run lives, also in forked children that inherit it.
 

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shlex
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from eventlog.fs import LOCAL
 from eventlog.hub.address import parse_bucket
 from eventlog.outgoing import outgoing
 from eventlog.shipper.desk import Desk, State
-from eventlog.shipper.launch import launch
+from eventlog.shipper.launch import START_TIMEOUT_S, launch
 from eventlog.shipper.pace import LINGER_S
 
 _NEEDED: Final = ("huggingface_hub", "hf_xet", "tenacity")
@@ -54,6 +55,8 @@ def follow(writer: Writes) -> Shipping | None:
 class Shipping:
     """Has what a run seals shipped to a bucket. Thread-safe. It never raises, and only `end` waits for the Hub.
 
+    Only the start of a run and its end wait for the start of a shipper.
+
     A forked child has that of its parent, and says by it that it lives.
     """
 
@@ -67,6 +70,7 @@ class Shipping:
         self._config = config
         self._desk = Desk(root, str(parse_bucket(config.bucket or "")))
         self._joined: int | None = None
+        self._starting: threading.Thread | None = None
         missing = [name for name in _NEEDED if name not in sys.modules and importlib.util.find_spec(name) is None]
         self._is_off = bool(missing)
         self._place = (root, self._desk.bucket)
@@ -83,16 +87,16 @@ class Shipping:
             self._leave()
             raise
 
-    def _attend(self) -> bool:
+    def _attend(self, timeout_s: float = START_TIMEOUT_S) -> bool:
         """Be there, and start a shipper unless one lives; return whether one was started.
 
         Raises:
-            OSError: the store's own disk refused, or no process can be started.
+            OSError: the store's own disk refused, or no process can be started in time.
         """
         if self._joined is None:
             self._desk.make()
             self._joined = self._desk.join()
-        return launch(self._desk, self._config.ship_interval_s)
+        return launch(self._desk, self._config.ship_interval_s, timeout_s)
 
     def after(self, callback: Callable[[str], None] | None) -> Callable[[str], None]:
         """Return a function to be called with each sealed segment: it calls `callback`, and looks after the shipper."""
@@ -107,17 +111,31 @@ class Shipping:
         return sealed
 
     def _look(self) -> None:
-        """Start a shipper where the last one was killed, and pass on what it says, once."""
+        """Have a shipper started where the last one was killed, and pass on what it says, once.
+
+        This is called in log(), or while the sealer's lock is held.
+        """
         if self._is_off:
             return
         try:
-            self._attend()
+            if self._joined is None:
+                self._desk.make()  # it could not be made, or not be joined, at the start
+            if not self._desk.is_attended() and (self._starting is None or not self._starting.is_alive()):
+                self._starting = threading.Thread(target=self._restart, name="eventlog-ship", daemon=True)
+                self._starting.start()
             state = self._desk.state()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter when no thread can be started
             self._warn_once(str(error))
             return
         if state is not None and state.error:
             self._warn_once(state.error)
+
+    def _restart(self) -> None:
+        """Start a shipper; what is in the way is warned about."""
+        try:
+            launch(self._desk, self._config.ship_interval_s)
+        except OSError as error:
+            self._warn_once(str(error))
 
     def end(self, *, wait: bool) -> None:
         """Leave; the last one waits for a shipment of all that was sealed, and warns of what is not there in time.
@@ -169,16 +187,17 @@ class Shipping:
         Raises:
             OSError: the store's own disk refused, or no shipper can be started.
         """
-        launches = int(self._attend())
+        launches = int(self._attend(max(until - time.monotonic(), _LEAST_PATIENCE_S)))
         ask = names.ask_name()  # known before it is there, for whatever interrupts this
         try:
             self._desk.ask(ask)
             while not self._desk.is_answered(ask):
-                launches += self._attend()
+                left_s = until - time.monotonic()
+                if left_s <= 0:
+                    return False
+                launches += self._attend(max(left_s, _LEAST_PATIENCE_S))
                 if launches > _MOST_LAUNCHES:
                     raise StorageError(0, f"the process that ships ends at once; {self._desk.log_path} says why")
-                if time.monotonic() >= until:
-                    return False
                 time.sleep(_LOOK_S)
         finally:
             self._desk.answer([ask])

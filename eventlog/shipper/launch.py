@@ -12,7 +12,7 @@ from eventlog.shipper.desk import Desk
 
 _SCRIPT: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "detached.py")
 _PACKAGES: Final = os.path.dirname(os.path.dirname(os.path.dirname(_SCRIPT)))
-_START_TIMEOUT_S: Final = 60.0
+START_TIMEOUT_S: Final = 60.0
 _LEFT_OUT: Final = ("PYTHONWARNINGS", "PYTHONINSPECT", "PYTHONSTARTUP")
 """What somebody set for the script in front of them, and would end or hold up another process."""
 
@@ -32,7 +32,7 @@ class _Handed:
     become_child = close
 
 
-def launch(desk: Desk, interval_s: float) -> bool:
+def launch(desk: Desk, interval_s: float, timeout_s: float = START_TIMEOUT_S) -> bool:
     """Start a shipper unless one lives; return whether one was started.
 
     The lock is taken here and handed over, so of many processes that do this at once just one starts just one.
@@ -40,6 +40,7 @@ def launch(desk: Desk, interval_s: float) -> bool:
     Args:
         desk: where it meets its jobs.
         interval_s: seconds between two looks at the store.
+        timeout_s: how long an interpreter may take to begin.
 
     Raises:
         StorageError: it cannot be started; the message says why, and where more is told.
@@ -53,7 +54,7 @@ def launch(desk: Desk, interval_s: float) -> bool:
     handed = _Handed(held)
     try:
         desk.forget()
-        _start(desk, held, interval_s)
+        _start(desk, held, interval_s, timeout_s)
     except (OSError, RuntimeError) as error:  # the latter when the interpreter is about to end
         number = error.errno if isinstance(error, OSError) else None
         raise StorageError(number or 0, f"no process can be started that ships: {error}") from error
@@ -62,7 +63,7 @@ def launch(desk: Desk, interval_s: float) -> bool:
     return True
 
 
-def _start(desk: Desk, held: int, interval_s: float) -> None:
+def _start(desk: Desk, held: int, interval_s: float, timeout_s: float) -> None:
     import subprocess
 
     if not sys.executable:
@@ -79,11 +80,11 @@ def _start(desk: Desk, held: int, interval_s: float) -> None:
             env=_environment(),
             pass_fds=(held,),
             start_new_session=True,
-            timeout=_START_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"it has not begun within {_START_TIMEOUT_S:.0f} s") from error
+        raise TimeoutError(f"it has not begun within {timeout_s:.1f} s") from error
     finally:
         os.close(log)
     if done.returncode:

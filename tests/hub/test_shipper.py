@@ -286,7 +286,9 @@ def test_log_goes_on_while_a_request_of_the_shipper_hangs(make_host: Callable[..
         job.stdout.readline()
         print(100, file=job.stdin, flush=True)
         assert job.stdout.readline() == "100\n"
+        silent.settimeout(PATIENCE_S)
         request, _ = silent.accept()
+        request.settimeout(PATIENCE_S)
         with request:
             assert request.recv(4) in (b"GET ", b"POST")
             for more in range(1, 4):

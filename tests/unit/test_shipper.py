@@ -175,7 +175,7 @@ def test_a_job_waits_once_for_a_shipper_that_does_not_answer_and_anew_when_it_ha
     clock = Clock()
     monkeypatch.setattr(job, "time", clock)
     monkeypatch.setattr(job, "_patience_s", {})
-    monkeypatch.setattr(job.Shipping, "_attend", lambda shipping: shipping._desk.make() or False)
+    monkeypatch.setattr(job.Shipping, "_attend", lambda shipping, *_: shipping._desk.make() or False)
     waits = []
     for answers in (False, False, True, False):
         shipping = job.Shipping(str(tmp_path), WriterConfig(bucket=BUCKET, ship_flush_s=60.0))
@@ -191,10 +191,55 @@ def test_a_job_waits_once_for_a_shipper_that_does_not_answer_and_anew_when_it_ha
 
 
 def test_a_shipper_that_ends_at_once_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(job.Shipping, "_attend", lambda shipping: shipping._desk.make() or True)
+    monkeypatch.setattr(job.Shipping, "_attend", lambda shipping, *_: shipping._desk.make() or True)
     shipping = job.Shipping(str(tmp_path), WriterConfig(bucket=BUCKET))
     with pytest.warns(eventlog.EventLogWarning, match="ends at once; .*log says why"):
         shipping.end(wait=True)
+
+
+@pytest.mark.parametrize("interval_s", [None, 0.01])
+def test_neither_log_nor_flush_waits_for_a_shipper_that_is_slow_to_start(
+    store: str, monkeypatch: pytest.MonkeyPatch, interval_s: float | None
+):
+    goes_on = threading.Event()
+    begun, ended = threading.Semaphore(0), []
+    settings = WriterConfig(sync_interval_s=interval_s, segment_bytes=4096, bucket=BUCKET, ship_flush_s=0.0)
+    monkeypatch.setattr(job, "launch", lambda *_: True)
+    run = eventlog.init("p", dir=store, settings=settings)
+
+    def slow(*_: object) -> bool:
+        begun.release()
+        ended.append(goes_on.wait(20))
+        return True
+
+    monkeypatch.setattr(job, "launch", slow)
+    for step in range(500):
+        run.log({"a": 1.0}, step=step)
+    run.flush()
+    assert begun.acquire(timeout=20), "no shipper was started in place of the one that is gone"
+    run.flush()
+    run.finish()
+    assert (ended, begun.acquire(blocking=False)) == ([], False), "one at a time, and nobody waits for it"
+    goes_on.set()
+
+
+def test_the_end_of_a_run_waits_for_the_start_of_a_shipper_no_longer_than_for_the_shipment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clock, limits = Clock(), []
+
+    def launch(desk: Desk, interval_s: float, timeout_s: float) -> bool:  # noqa: ARG001 - as it is called
+        limits.append(timeout_s)
+        clock.now_s += 3.0
+        return False
+
+    monkeypatch.setattr(job, "time", clock)
+    monkeypatch.setattr(job, "_patience_s", {})
+    monkeypatch.setattr(job, "launch", launch)
+    shipping = job.Shipping(str(tmp_path), WriterConfig(bucket=BUCKET, ship_flush_s=7.0))
+    with pytest.warns(eventlog.EventLogWarning, match="it was not done after 9"):
+        shipping.end(wait=True)
+    assert [round(limit) for limit in limits] == [60, 7, 4, 1]
 
 
 def test_a_bucket_shortens_the_life_of_a_segment_unless_that_is_set():
