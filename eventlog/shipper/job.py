@@ -190,7 +190,7 @@ class Shipping:
         launches = int(self._attend(max(until - time.monotonic(), _LEAST_PATIENCE_S)))
         ask = names.ask_name()  # known before it is there, for whatever interrupts this
         try:
-            self._desk.ask(ask)
+            self._desk.ask(ask, until - time.monotonic())
             while not self._desk.is_answered(ask):
                 left_s = until - time.monotonic()
                 if left_s <= 0:

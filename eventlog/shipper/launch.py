@@ -15,6 +15,26 @@ _PACKAGES: Final = os.path.dirname(os.path.dirname(os.path.dirname(_SCRIPT)))
 START_TIMEOUT_S: Final = 60.0
 _LEFT_OUT: Final = ("PYTHONWARNINGS", "PYTHONINSPECT", "PYTHONSTARTUP")
 """What somebody set for the script in front of them, and would end or hold up another process."""
+_PATHS: Final = (
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_ASSETS_CACHE",
+    "HUGGINGFACE_ASSETS_CACHE",
+    "HF_XET_CACHE",
+    "HF_TOKEN_PATH",
+    "XDG_CACHE_HOME",
+    "HOME",
+    "TMPDIR",
+    "NETRC",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "PYTHONHOME",
+    "PYTHONUSERBASE",
+)
+_LISTS_OF_PATHS: Final = ("PYTHONPATH", "LD_LIBRARY_PATH", "SSL_CERT_DIR")
+"""What names files and directories: relative ones would lead elsewhere from `/`."""
 
 
 class _Handed:
@@ -93,7 +113,15 @@ def _start(desk: Desk, held: int, interval_s: float, timeout_s: float) -> None:
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
-    if kept.get("PYTHONPATH"):
-        # Relative ones would lead elsewhere from `/`.
-        kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept["PYTHONPATH"].split(os.pathsep)))
+    for name in _PATHS:
+        if kept.get(name):
+            kept[name] = _absolute(kept[name])
+    for name in _LISTS_OF_PATHS:
+        if kept.get(name):
+            kept[name] = os.pathsep.join(map(os.path.abspath, kept[name].split(os.pathsep)))
     return {"HF_HUB_VERBOSITY": "error", **kept, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+def _absolute(path: str) -> str:
+    """Return where a path leads from here, unless the Hub's client expands it, to what is no matter of where we are."""
+    return path if path.startswith(("~", "$")) else os.path.abspath(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import eventlog
 from eventlog import names
 from eventlog.config import WriterConfig, read_environment
 from eventlog.errors import UsageError
-from eventlog.shipper import job, pace
+from eventlog.shipper import job, pace, process
+from eventlog.shipper import launch as launching
 from eventlog.shipper.desk import Desk, State
 from eventlog.shipper.launch import launch
 from eventlog.shipper.pace import LINGER_S, Outcome, may_end, pause_s
@@ -94,11 +96,47 @@ def test_a_shipper_that_was_stopped_in_the_middle_of_its_end_holds_nobody_up_for
 def test_what_is_asked_is_there_until_it_is_answered(desk: Desk):
     one, two = names.ask_name(), names.ask_name()
     for ask in (one, two):
-        desk.ask(ask)
+        desk.ask(ask, 60.0)
     assert desk.asks() == {one, two}
     desk.answer([one])
     desk.answer([one])
     assert (desk.is_answered(one), desk.is_answered(two)) == (True, False)
+
+
+def test_an_ask_of_a_job_that_was_killed_is_waited_for_no_longer_than_the_job_would_have_waited(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    began = time.time()
+    assert not desk.is_waited_for()
+    desk.ask(names.ask_name(), 60.0)
+    for passed_s, waited_for in ((0, True), (59, True), (61, False)):
+        monkeypatch.setattr("eventlog.shipper.desk.time.time", lambda passed_s=passed_s: began + passed_s)
+        assert desk.is_waited_for() is waited_for
+    assert len(desk.asks()) == 1, "it is answered all the same"
+
+
+def test_a_shipper_does_not_hurry_for_a_job_that_was_killed(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    """It is asked through the loop itself, for what it makes of asks."""
+    asked = []
+    monkeypatch.setattr(process.pace, "pause_s", lambda outcome, _: asked.append(outcome.asked) or 0.0)
+    shipper = process.Shipper(desk.root, BUCKET, held=-1, interval_s=1.0)
+    for wait_s in (-1.0, 60.0):
+        desk.ask(names.ask_name(), wait_s)
+        shipper._wait(frozenset())
+    assert asked == [False, True]
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_TOKEN_PATH", "SSL_CERT_FILE", "XDG_CACHE_HOME"])
+def test_relative_paths_of_the_environment_lead_where_they_did_in_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+):
+    monkeypatch.chdir(tmp_path)
+    here = str(tmp_path)
+    for given, handed in (("a/b", f"{here}/a/b"), ("/c:d", "/c:d"), ("~/d", "~/d"), ("$E/f", "$E/f")):
+        monkeypatch.setenv(variable, given)
+        assert launching._environment()[variable] == handed
+    monkeypatch.setenv("PYTHONPATH", f"lib{os.pathsep}/x")
+    assert launching._environment()["PYTHONPATH"] == f"{here}/lib{os.pathsep}/x"
 
 
 def test_the_state_is_the_last_that_was_told_and_none_before_and_after_it_is_forgotten(desk: Desk):
