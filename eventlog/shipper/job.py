@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import shlex
 import sys
@@ -31,6 +32,8 @@ _LEAST_PATIENCE_S: Final = 1.0
 _patience_s: Final[dict[str, float]] = {}
 """By directory: for how many seconds this process may still wait for a shipper that did not answer the last time."""
 _warned: Final[set[str]] = set()
+_told_unfinished: Final[set[str]] = set()
+_numbers: Final = itertools.count()
 _open: Final[weakref.WeakSet[Shipping]] = weakref.WeakSet()
 """Those of this process that have not ended."""
 
@@ -75,6 +78,7 @@ class Shipping:
         self._is_off = bool(missing)
         self._place = (root, self._desk.bucket)
         self._owner = os.getpid()
+        self._number = next(_numbers)
         _open.add(self)
         if missing:
             self._warn_once(f"the Hub needs {missing[0]}: pip install 'eventlog[hub]'")
@@ -138,7 +142,7 @@ class Shipping:
             self._warn_once(str(error))
 
     def end(self, *, wait: bool) -> None:
-        """Leave; the last one waits for a shipment of all that was sealed, and warns of what is not there in time.
+        """Leave; the youngest waits for a shipment of all that was sealed, and warns of what is not there in time.
 
         Args:
             wait: as long as the settings say, or for a moment when the last one waited in vain.
@@ -148,8 +152,10 @@ class Shipping:
         self._is_off = True
         _open.discard(self)
         try:
-            if wait and not any(other._is_beside(self) for other in list(_open)):  # noqa: SLF001 - one of its kind
+            beside = [other._number for other in list(_open) if other._is_beside(self)]  # noqa: SLF001 - its kind
+            if wait and max(beside, default=-1) < self._number:
                 self._flush(self._config.ship_flush_s)
+                self._tell_unfinished(len(beside))
         except FOREIGN_ERRORS as error:  # the run itself has ended well
             self._warn(f"it is not known what is there: {describe(error)}. {self._command()} ships all of it")
         finally:
@@ -164,6 +170,13 @@ class Shipping:
     def _is_beside(self, other: Shipping) -> bool:
         """Say whether both are of this very process, which a child's copies are not, and ship the same."""
         return self._owner == other._owner and self._place == other._place
+
+    def _tell_unfinished(self, runs: int) -> None:
+        """Warn, once, of what cannot be there yet: a notebook that begins run after run may not know of it."""
+        if runs and self._config.ship_flush_s and self._desk.directory not in _told_unfinished:
+            _told_unfinished.add(self._desk.directory)
+            text = "run of this process is not finished" if runs == 1 else "runs of this process are not finished"
+            self._warn(f"{runs} {text}; what is not sealed of it is shipped after its finish(), or at the exit")
 
     def _flush(self, limit_s: float) -> None:
         began = time.monotonic()

@@ -325,6 +325,27 @@ def test_only_the_last_run_waits_and_those_after_one_that_waited_in_vain_wait_a_
     hub.revive()
 
 
+NOTEBOOK = """
+import gc
+import eventlog
+for number in range(3):
+    run = eventlog.init(name=str(number))
+    run.log({"x": float(number)})
+    gc.collect()
+run.finish()
+"""
+
+
+def test_runs_that_a_notebook_drops_are_named_by_a_finish_and_shipped_at_the_exit(
+    hub: LocalHub, bucket: str, host: Host
+) -> None:
+    _, err = host.run(NOTEBOOK)
+    assert err.count("EventLogWarning") == 1
+    assert "2 runs of this process are not finished" in err
+    assert is_all_there(hub, bucket, host)
+    assert sealed(host) == 3
+
+
 RUN_OF_A_CHILD = """
 import os
 import eventlog

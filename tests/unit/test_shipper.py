@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ import eventlog
 from eventlog import names
 from eventlog.config import WriterConfig, read_environment
 from eventlog.errors import UsageError
+from eventlog.session import finish_open_runs
 from eventlog.shipper import job, pace, process
 from eventlog.shipper import launch as launching
 from eventlog.shipper.desk import Desk, State
 from eventlog.shipper.launch import launch
 from eventlog.shipper.pace import LINGER_S, Outcome, may_end, pause_s
+from eventlog.store import open_store
 
 BUCKET = "hf://buckets/owner/bucket"
 
@@ -259,6 +263,37 @@ def test_neither_log_nor_flush_waits_for_a_shipper_that_is_slow_to_start(
     run.finish()
     assert (ended, begun.acquire(blocking=False)) == ([], False), "one at a time, and nobody waits for it"
     goes_on.set()
+
+
+def test_runs_that_a_notebook_drops_are_named_once_and_finished_in_the_end_and_then_released(
+    store: str, monkeypatch: pytest.MonkeyPatch
+):
+    asks: list[str] = []
+    monkeypatch.setattr(job, "launch", lambda *_: False)
+    monkeypatch.setattr(Desk, "ask", lambda _desk, ask, _wait_s: asks.append(ask))
+    settings = WriterConfig(sync_interval_s=None, bucket=BUCKET)
+    dropped = []
+    for number in range(4):
+        run = eventlog.init("p", dir=store, settings=settings)
+        run.log({"number": number})
+        dropped.append(weakref.ref(run))
+    for _ in range(2):
+        run = eventlog.init("p", dir=store, settings=settings)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run.finish()
+        assert [str(warning.message).partition(": ")[2][:46] for warning in caught] == (
+            ["4 runs of this process are not finished; what "] if len(asks) == 1 else []
+        )
+    del run
+    gc.collect()
+    assert None not in [reference() for reference in dropped]
+    finish_open_runs()
+    assert len(asks) == 3, "the youngest waits for all"
+    gc.collect()
+    assert {reference() for reference in dropped} == {None}
+    assert open_store(store).runs("p")["status"].to_pylist() == ["finished"] * 6
+    assert {path.suffix for path in Path(store, "segments").rglob("*.*")} == {".seg"}
 
 
 def test_the_end_of_a_run_waits_for_the_start_of_a_shipper_no_longer_than_for_the_shipment(
