@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 import time
@@ -14,7 +13,7 @@ from eventlog import frame, names, schema, sealer, segment
 from eventlog.append import OpenSegment
 from eventlog.config import WriterConfig
 from eventlog.errors import DurabilityUnknownError, UsageError
-from eventlog.fs import LOCAL
+from eventlog.fs import LOCAL, SPACE_ERRORS
 from eventlog.losses import Losses
 from eventlog.schema import Log
 from eventlog.shapes import ShapeKey, Shapes
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from eventlog.fs import Fs
 
 _NOTHING: Final[frozenset[int]] = frozenset()
-SPACE_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT)
 _encode: Final = schema.encode
 _LOG: Final = schema.kind_number(Log)
 _pack_header: Final = frame.pack_header

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from typing import IO, TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import IO, TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 from eventlog import names
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from typing_extensions import Buffer
+
+SPACE_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Entry(NamedTuple):

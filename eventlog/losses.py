@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import warnings
 
 from eventlog import schema
-from eventlog.errors import EventLogWarning, StorageError
+from eventlog.aside import warn_aside
+from eventlog.errors import StorageError
 
 
 class Losses:
@@ -50,10 +50,10 @@ class Losses:
         return schema.Dropped(time_ns, "", self.pending, self._reason, self._since_ns)
 
     def warn_once(self, text: str, stacklevel: int) -> None:
-        """Warn, the first time only."""
+        """Warn, the first time only; never raises, for the loss must not cost more than it did."""
         if not self._warned:
             self._warned = True
-            warnings.warn(text, EventLogWarning, stacklevel=stacklevel + 1)
+            warn_aside(text, stacklevel + 1)
 
 
 def reason_of(error: OSError) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-import sys
 import threading
 import time
 import warnings
@@ -19,14 +19,7 @@ from eventlog import arguments, schema, values
 from eventlog.arguments import MAX_STEP, MIN_STEP
 from eventlog.blobs import BlobStore
 from eventlog.config import WriterConfig
-from eventlog.errors import (
-    FOREIGN_ERRORS,
-    DurabilityUnknownError,
-    EventLogError,
-    EventLogWarning,
-    UsageError,
-    shown,
-)
+from eventlog.errors import FOREIGN_ERRORS, DurabilityUnknownError, EventLogWarning, UsageError, shown
 from eventlog.forks import after_fork_in_child, alive_page
 from eventlog.fs import LOCAL, Fs
 from eventlog.identity import RunInfo
@@ -38,6 +31,8 @@ from eventlog.writer import Writer
 Level = Literal["info", "warn", "error"]
 _MAX_WARNED: Final = 10_000
 _open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
+_kept: Final[set[Run]] = set()
+_numbers: Final = itertools.count()
 
 
 class Run:
@@ -91,12 +86,13 @@ class Run:
         self._writer.preamble = self._preamble
         try:
             self._writer.begin()
-        except EventLogError:
+            self._shipping = follow(self._writer)
+        except BaseException:
             with contextlib.suppress(DurabilityUnknownError):
                 self._writer.close()  # nobody else can: no thread and no file of it stays open
             raise
         self._parent_writer_id = self._writer.writer_id
-        self._shipping = follow(self._writer)
+        self._number = next(_numbers)
         _open_runs.add(self)
 
     def _preamble(self) -> list[schema.Record]:
@@ -273,7 +269,7 @@ class Run:
     def finish(self, status: str = "finished", exit_code: int = 0) -> None:
         """End the run in this process: durable when this returns. Calling it again does nothing.
 
-        With a bucket the last run of a process also waits until all is there, at most `ship_flush_s`.
+        With a bucket it also waits until all is there, at most `ship_flush_s`, unless a younger run goes on here.
         In a forked child it only closes the child's writer: the run goes on in the parent.
 
         Args:
@@ -295,6 +291,7 @@ class Run:
                 return
             self._finished = True
         _open_runs.discard(self)
+        _kept.discard(self)
         is_owner = os.getpid() == self._owner
         try:
             if is_owner:
@@ -337,11 +334,12 @@ def attach(root: str, info: RunInfo, config: WriterConfig | None = None) -> Run:
     return Run(root, info, config=config)
 
 
-def finish_open_runs() -> None:
-    """Finish what the process left open; runs at interpreter exit."""
-    failed = getattr(sys, "last_value", None) is not None
-    for run in list(_open_runs):
-        try:
-            run.finish("failed", 1) if failed else run.finish()
-        except (DurabilityUnknownError, OSError) as error:
-            warnings.warn(f"eventlog could not finish {run!r}: {error}", EventLogWarning, stacklevel=1)
+def keep(run: Run) -> Run:
+    """Keep a run among the unfinished ones until it has finished, also when nobody else has it any more."""
+    _kept.add(run)
+    return run
+
+
+def unfinished() -> list[Run]:
+    """Return the runs of this process that have not finished, in the order in which they began."""
+    return sorted(_open_runs, key=lambda run: run._number)  # noqa: SLF001 - our own

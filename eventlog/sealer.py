@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 import weakref
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from eventlog.errors import FOREIGN_ERRORS, EventLogWarning, describe
+from eventlog.aside import warn_aside
+from eventlog.errors import FOREIGN_ERRORS, describe
+from eventlog.fs import SPACE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,56 +89,76 @@ class Sealer:
         """Make every record durable that was appended before the call, in the order in which it was appended.
 
         Raises:
-            OSError: some could not be synced, and not be written and synced elsewhere either; the next call
-                tries again.
+            OSError: some could not be synced, and not be written and synced elsewhere either, and all others were;
+                the next call tries again.
         """
         with self._lock:
             self._work(self._sync_all)
 
-    def _work(self, step: Callable[[], None]) -> None:
-        """Do a step, unless a signal handler came in while this thread is at one: that goes on afterwards."""
+    def _work(self, step: Callable[[], OSError | None]) -> None:
+        """Do a step, unless a signal handler came in while this thread is at one: that goes on afterwards.
+
+        Raises:
+            OSError: as the step returns it, which has then done what could be done.
+        """
         if self._working:
             return
         self._working = True
         try:
-            step()
+            failure = step()
         finally:
             self._working = False
+        if failure is not None:
+            raise failure
 
-    def _sync_all(self) -> None:
+    def _sync_all(self) -> OSError | None:
         # Asked first: a segment that is retired right after is published then, and synced with that.
         current = self._owner.current_segment()
-        self._publish_retired()
+        failure = self._publish_retired()
         if current is None or current.offset <= current.synced_offset:
-            return
+            return failure
+        if any(item.segment is current for item in self._retired):
+            return failure  # it was retired meanwhile, and is tried again
         try:
             current.sync()
         except OSError:
             self._owner.detach(current)
             self._retired.append(_Retired(current, complete=False, distrusted=True))
-            self._publish_retired()
+            failure = self._publish_retired()
+        return failure
 
-    def _publish_retired(self) -> None:
-        while self._retired:
-            segment, complete, distrusted = self._retired[0]
-            sealed: str | None
-            try:
-                if distrusted:
-                    sealed = segment.republish(complete=complete)
-                elif complete:
-                    sealed = segment.publish()
-                else:
-                    sealed = None
-                    segment.sync()
-            except OSError:
-                if distrusted:
-                    raise
-                self._retired[0] = _Retired(segment, complete, distrusted=True)
+    def _publish_retired(self) -> OSError | None:
+        """Publish all that can be, keep what cannot for the next time, and return the first failure."""
+        failure: OSError | None = None
+        position = 0
+        while position < len(self._retired):
+            item = self._retired[position]
+            if item.distrusted and failure is not None and failure.errno in SPACE_ERRORS:
+                position += 1  # to write dozens of segments anew, each second, would not make room
                 continue
-            segment.close()
-            self._retired.pop(0)
+            try:
+                sealed = self._publish(item)
+            except OSError as error:
+                if item.distrusted:
+                    failure = failure or error
+                    position += 1
+                else:
+                    self._retired[position] = item._replace(distrusted=True)
+                continue
+            item.segment.close()
+            self._retired.pop(position)
             if sealed is not None:
                 self._tell(sealed)
+        return failure
+
+    def _publish(self, item: _Retired) -> str | None:
+        """Return the sealed path; None for a segment that keeps its open name."""
+        if item.distrusted:
+            return item.segment.republish(complete=item.complete)
+        if item.complete:
+            return item.segment.publish()
+        item.segment.sync()
+        return None
 
     def _tell(self, sealed: str) -> None:
         """Call the user's function; what it raises must not end the thread that syncs."""
@@ -146,7 +167,7 @@ class Sealer:
         try:
             self._owner.on_sealed(sealed)
         except FOREIGN_ERRORS as error:
-            warnings.warn(f"on_sealed failed for {sealed}: {describe(error)}", EventLogWarning, stacklevel=2)
+            warn_aside(f"on_sealed failed for {sealed}: {describe(error)}", 2)
 
     def drop_inherited(self) -> None:
         """Close, in a forked child, what the parent retired."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -12,12 +13,21 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 
 from eventlog import arguments, mounts, names, nicknames, values
+from eventlog.aside import warn_aside
 from eventlog.blobs import BlobStore
 from eventlog.config import Environment, WriterConfig, read_environment
-from eventlog.errors import FOREIGN_ERRORS, EventLogWarning, StorageError, UsageError, describe, shown
+from eventlog.errors import (
+    FOREIGN_ERRORS,
+    DurabilityUnknownError,
+    EventLogWarning,
+    StorageError,
+    UsageError,
+    describe,
+    shown,
+)
 from eventlog.hub.address import is_remote
 from eventlog.identity import RunInfo
-from eventlog.run import Level, Run, finish_open_runs
+from eventlog.run import Level, Run, keep, unfinished
 
 if TYPE_CHECKING:
     from eventlog import resume as resuming
@@ -72,7 +82,7 @@ def init(
     given = _given(project, name, id, environment)
     labels = _Labels(arguments.optional_text(group, "group"), _tags(tags))
     info = _identify(wanted_root, given, _mode(resume), environment)
-    run = _start(wanted_root, info, _config(config), labels, _settings(settings, environment))
+    run = keep(_start(wanted_root, info, _config(config), labels, _settings(settings, environment)))
     if not _registered:
         _registered.append(1)
         atexit.register(finish_open_runs)
@@ -302,3 +312,13 @@ def finish(status: str = "finished", exit_code: int = 0) -> None:
     """
     if _current:
         _current.pop().finish(status, exit_code)
+
+
+def finish_open_runs() -> None:
+    """Finish what the process left open, in the order in which it began; runs at interpreter exit."""
+    failed = getattr(sys, "last_value", None) is not None
+    for run in unfinished():
+        try:
+            run.finish("failed", 1) if failed else run.finish()
+        except (DurabilityUnknownError, OSError) as error:
+            warn_aside(f"eventlog could not finish {run!r}: {error}")

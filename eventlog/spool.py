@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog import names
-from eventlog.errors import EventLogWarning
+from eventlog.aside import warn_aside
 from eventlog.fs import LOCAL, rename_staged, staged, write_all
 from eventlog.outgoing import Shipped, by_directory, outgoing
 
@@ -51,10 +50,10 @@ class Spool(NamedTuple):
                 text = (
                     f"{shipped.conflicts[0]} holds other records than the spool {self.directory}: it was not replaced"
                 )
-                warnings.warn(text, EventLogWarning, stacklevel=2)
+                warn_aside(text, 2)
         except OSError as error:
             text = f"could not copy to {self.store}: {error}. `eventlog ship {self.directory} {self.store}` tries again"
-            warnings.warn(text, EventLogWarning, stacklevel=2)
+            warn_aside(text, 2)
 
 
 def ship(source: str, target: str, *, fs: Fs = LOCAL, projects: Collection[str] | None = None) -> Shipped:

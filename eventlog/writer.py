@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from eventlog import forks, frame, schema, sealer
-from eventlog.appender import SPACE_ERRORS, Appender
-from eventlog.errors import DurabilityUnknownError, StorageError, UsageError
-from eventlog.fs import LOCAL
+from eventlog.appender import Appender
+from eventlog.errors import FOREIGN_ERRORS, DurabilityUnknownError, StorageError, UsageError, describe
+from eventlog.fs import LOCAL, SPACE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -148,17 +148,23 @@ class Writer(Appender):
             raise DurabilityUnknownError(f"cannot sync {self.root}: {error}") from error
 
     def tick(self) -> None:
-        """Roll what is old, sync what is new, and warn once of a failure; called by the sync thread."""
+        """Roll what is old, sync what is new, and warn once of a failure; called by the sync thread. Never raises."""
+        try:
+            self._roll_if_old()
+            self.sync()
+        except DurabilityUnknownError as error:
+            self._losses.warn_once(f"{error}. Records stay readable, but may not survive a power loss.", 1)
+        except (*FOREIGN_ERRORS, SystemExit) as error:  # nobody would start another thread
+            text = f"{describe(error)} while {self.root} was synced. It is tried again; `flush()` raises what fails"
+            self._losses.warn_once(text, 1)
+
+    def _roll_if_old(self) -> None:
         with self.lock:
             current = self._segment
             old = time.monotonic() - self._born_s >= self.config.rolls_after_s
             if old and not self._busy and current is not None and current.next_seq:
                 with contextlib.suppress(OSError):
                     self._roll(final=False)
-        try:
-            self.sync()
-        except DurabilityUnknownError as error:
-            self._losses.warn_once(f"{error}. Records stay readable, but may not survive a power loss.", 1)
 
     def close(self) -> None:
         """Seal and sync everything; afterwards nothing can be appended. Calling it again does nothing.

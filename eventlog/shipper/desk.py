@@ -95,6 +95,13 @@ class Desk:
         except FileNotFoundError:
             return False
 
+    def is_attended(self) -> bool:
+        """Say whether a shipper lives."""
+        fd = self.take()
+        if fd is not None:
+            os.close(fd)
+        return fd is None
+
     def join(self) -> int:
         """Return the descriptor that says that a run lives, also in forked children that inherit it.
 
@@ -121,9 +128,17 @@ class Desk:
 
     # What is asked for.
 
-    def ask(self, ask: str) -> None:
-        """Ask for a shipment of all that is sealed by now, under a fresh name of `names.ask_name`."""
-        os.close(os.open(self._path(ask), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    def ask(self, ask: str, wait_s: float) -> None:
+        """Ask for a shipment of all that is sealed by now, under a fresh name of `names.ask_name`.
+
+        Until when it is waited for is the file's time, so that an ask of a job that was killed loses its urgency.
+        """
+        fd = os.open(self._path(ask), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            until_s = time.time() + wait_s
+            os.utime(fd, (until_s, until_s))
+        finally:
+            os.close(fd)
 
     def is_answered(self, ask: str) -> bool:
         """Say whether such a shipment has ended; `state` says how."""
@@ -132,6 +147,12 @@ class Desk:
     def asks(self) -> frozenset[str]:
         """Return what is asked for and not answered."""
         return frozenset(filter(names.is_ask, LOCAL.names(self.directory)))
+
+    def is_waited_for(self) -> bool:
+        """Say whether some job still waits for what it asked."""
+        now_s = time.time()
+        asked = [entry for entry in LOCAL.entries(self.directory) if names.is_ask(entry.name)]
+        return any(entry.mtime_ns > now_s * 1e9 for entry in asked)
 
     def answer(self, asks: Iterable[str]) -> None:
         """Remove what was asked for; the state comes first."""

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import itertools
 import os
 import shlex
 import sys
+import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from eventlog import names
+from eventlog.aside import warn_aside
 from eventlog.config import WriterConfig
-from eventlog.errors import EventLogWarning, StorageError
+from eventlog.errors import FOREIGN_ERRORS, StorageError, describe
 from eventlog.fs import LOCAL
 from eventlog.hub.address import parse_bucket
 from eventlog.outgoing import outgoing
 from eventlog.shipper.desk import Desk, State
-from eventlog.shipper.launch import launch
+from eventlog.shipper.launch import START_TIMEOUT_S, launch
 from eventlog.shipper.pace import LINGER_S
 
 _NEEDED: Final = ("huggingface_hub", "hf_xet", "tenacity")
@@ -29,6 +32,8 @@ _LEAST_PATIENCE_S: Final = 1.0
 _patience_s: Final[dict[str, float]] = {}
 """By directory: for how many seconds this process may still wait for a shipper that did not answer the last time."""
 _warned: Final[set[str]] = set()
+_told_unfinished: Final[set[str]] = set()
+_numbers: Final = itertools.count()
 _open: Final[weakref.WeakSet[Shipping]] = weakref.WeakSet()
 """Those of this process that have not ended."""
 
@@ -53,6 +58,8 @@ def follow(writer: Writes) -> Shipping | None:
 class Shipping:
     """Has what a run seals shipped to a bucket. Thread-safe. It never raises, and only `end` waits for the Hub.
 
+    Only the start of a run and its end wait for the start of a shipper.
+
     A forked child has that of its parent, and says by it that it lives.
     """
 
@@ -66,10 +73,12 @@ class Shipping:
         self._config = config
         self._desk = Desk(root, str(parse_bucket(config.bucket or "")))
         self._joined: int | None = None
+        self._starting: threading.Thread | None = None
         missing = [name for name in _NEEDED if name not in sys.modules and importlib.util.find_spec(name) is None]
         self._is_off = bool(missing)
         self._place = (root, self._desk.bucket)
         self._owner = os.getpid()
+        self._number = next(_numbers)
         _open.add(self)
         if missing:
             self._warn_once(f"the Hub needs {missing[0]}: pip install 'eventlog[hub]'")
@@ -78,17 +87,20 @@ class Shipping:
             self._attend()
         except OSError as error:
             self._warn_once(str(error))
+        except BaseException:
+            self._leave()
+            raise
 
-    def _attend(self) -> bool:
+    def _attend(self, timeout_s: float = START_TIMEOUT_S) -> bool:
         """Be there, and start a shipper unless one lives; return whether one was started.
 
         Raises:
-            OSError: the store's own disk refused, or no process can be started.
+            OSError: the store's own disk refused, or no process can be started in time.
         """
         if self._joined is None:
             self._desk.make()
             self._joined = self._desk.join()
-        return launch(self._desk, self._config.ship_interval_s)
+        return launch(self._desk, self._config.ship_interval_s, timeout_s)
 
     def after(self, callback: Callable[[str], None] | None) -> Callable[[str], None]:
         """Return a function to be called with each sealed segment: it calls `callback`, and looks after the shipper."""
@@ -103,20 +115,34 @@ class Shipping:
         return sealed
 
     def _look(self) -> None:
-        """Start a shipper where the last one was killed, and pass on what it says, once."""
+        """Have a shipper started where the last one was killed, and pass on what it says, once.
+
+        This is called in log(), or while the sealer's lock is held.
+        """
         if self._is_off:
             return
         try:
-            self._attend()
+            if self._joined is None:
+                self._desk.make()  # it could not be made, or not be joined, at the start
+            if not self._desk.is_attended() and (self._starting is None or not self._starting.is_alive()):
+                self._starting = threading.Thread(target=self._restart, name="eventlog-ship", daemon=True)
+                self._starting.start()
             state = self._desk.state()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter when no thread can be started
             self._warn_once(str(error))
             return
         if state is not None and state.error:
             self._warn_once(state.error)
 
+    def _restart(self) -> None:
+        """Start a shipper; what is in the way is warned about."""
+        try:
+            launch(self._desk, self._config.ship_interval_s)
+        except OSError as error:
+            self._warn_once(str(error))
+
     def end(self, *, wait: bool) -> None:
-        """Leave; the last one waits for a shipment of all that was sealed, and warns of what is not there in time.
+        """Leave; the youngest waits for a shipment of all that was sealed, and warns of what is not there in time.
 
         Args:
             wait: as long as the settings say, or for a moment when the last one waited in vain.
@@ -126,16 +152,31 @@ class Shipping:
         self._is_off = True
         _open.discard(self)
         try:
-            if wait and not any(other._is_beside(self) for other in list(_open)):  # noqa: SLF001 - one of its kind
+            beside = [other._number for other in list(_open) if other._is_beside(self)]  # noqa: SLF001 - its kind
+            if wait and max(beside, default=-1) < self._number:
                 self._flush(self._config.ship_flush_s)
+                self._tell_unfinished(len(beside))
+        except FOREIGN_ERRORS as error:  # the run itself has ended well
+            self._warn(f"it is not known what is there: {describe(error)}. {self._command()} ships all of it")
         finally:
-            if self._joined is not None:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._joined is not None:
+            with contextlib.suppress(OSError):  # a job that became a daemon has closed all that it had
                 os.close(self._joined)
-                self._joined = None
+            self._joined = None
 
     def _is_beside(self, other: Shipping) -> bool:
         """Say whether both are of this very process, which a child's copies are not, and ship the same."""
         return self._owner == other._owner and self._place == other._place
+
+    def _tell_unfinished(self, runs: int) -> None:
+        """Warn, once, of what cannot be there yet: a notebook that begins run after run may not know of it."""
+        if runs and self._config.ship_flush_s and self._desk.directory not in _told_unfinished:
+            _told_unfinished.add(self._desk.directory)
+            text = "run of this process is not finished" if runs == 1 else "runs of this process are not finished"
+            self._warn(f"{runs} {text}; what is not sealed of it is shipped after its finish(), or at the exit")
 
     def _flush(self, limit_s: float) -> None:
         began = time.monotonic()
@@ -159,16 +200,17 @@ class Shipping:
         Raises:
             OSError: the store's own disk refused, or no shipper can be started.
         """
-        launches = int(self._attend())
+        launches = int(self._attend(max(until - time.monotonic(), _LEAST_PATIENCE_S)))
         ask = names.ask_name()  # known before it is there, for whatever interrupts this
         try:
-            self._desk.ask(ask)
+            self._desk.ask(ask, until - time.monotonic())
             while not self._desk.is_answered(ask):
-                launches += self._attend()
+                left_s = until - time.monotonic()
+                if left_s <= 0:
+                    return False
+                launches += self._attend(max(left_s, _LEAST_PATIENCE_S))
                 if launches > _MOST_LAUNCHES:
                     raise StorageError(0, f"the process that ships ends at once; {self._desk.log_path} says why")
-                if time.monotonic() >= until:
-                    return False
                 time.sleep(_LOOK_S)
         finally:
             self._desk.answer([ask])
@@ -205,5 +247,4 @@ class Shipping:
             self._warn(f"nothing is shipped now: {why}. All is kept in the store; {self._command()} ships it")
 
     def _warn(self, text: str) -> None:
-        message = f"eventlog cannot ship {self._desk.root} to {self._desk.bucket}: {text}"
-        warnings.warn(message, EventLogWarning, stacklevel=6)
+        warn_aside(f"eventlog cannot ship {self._desk.root} to {self._desk.bucket}: {text}", 6)

@@ -12,9 +12,29 @@ from eventlog.shipper.desk import Desk
 
 _SCRIPT: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "detached.py")
 _PACKAGES: Final = os.path.dirname(os.path.dirname(os.path.dirname(_SCRIPT)))
-_START_TIMEOUT_S: Final = 60.0
+START_TIMEOUT_S: Final = 60.0
 _LEFT_OUT: Final = ("PYTHONWARNINGS", "PYTHONINSPECT", "PYTHONSTARTUP")
 """What somebody set for the script in front of them, and would end or hold up another process."""
+_PATHS: Final = (
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_ASSETS_CACHE",
+    "HUGGINGFACE_ASSETS_CACHE",
+    "HF_XET_CACHE",
+    "HF_TOKEN_PATH",
+    "XDG_CACHE_HOME",
+    "HOME",
+    "TMPDIR",
+    "NETRC",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "PYTHONHOME",
+    "PYTHONUSERBASE",
+)
+_LISTS_OF_PATHS: Final = ("PYTHONPATH", "LD_LIBRARY_PATH", "SSL_CERT_DIR")
+"""What names files and directories: relative ones would lead elsewhere from `/`."""
 
 
 class _Handed:
@@ -32,7 +52,7 @@ class _Handed:
     become_child = close
 
 
-def launch(desk: Desk, interval_s: float) -> bool:
+def launch(desk: Desk, interval_s: float, timeout_s: float = START_TIMEOUT_S) -> bool:
     """Start a shipper unless one lives; return whether one was started.
 
     The lock is taken here and handed over, so of many processes that do this at once just one starts just one.
@@ -40,6 +60,7 @@ def launch(desk: Desk, interval_s: float) -> bool:
     Args:
         desk: where it meets its jobs.
         interval_s: seconds between two looks at the store.
+        timeout_s: how long an interpreter may take to begin.
 
     Raises:
         StorageError: it cannot be started; the message says why, and where more is told.
@@ -53,7 +74,7 @@ def launch(desk: Desk, interval_s: float) -> bool:
     handed = _Handed(held)
     try:
         desk.forget()
-        _start(desk, held, interval_s)
+        _start(desk, held, interval_s, timeout_s)
     except (OSError, RuntimeError) as error:  # the latter when the interpreter is about to end
         number = error.errno if isinstance(error, OSError) else None
         raise StorageError(number or 0, f"no process can be started that ships: {error}") from error
@@ -62,7 +83,7 @@ def launch(desk: Desk, interval_s: float) -> bool:
     return True
 
 
-def _start(desk: Desk, held: int, interval_s: float) -> None:
+def _start(desk: Desk, held: int, interval_s: float, timeout_s: float) -> None:
     import subprocess
 
     if not sys.executable:
@@ -79,11 +100,11 @@ def _start(desk: Desk, held: int, interval_s: float) -> None:
             env=_environment(),
             pass_fds=(held,),
             start_new_session=True,
-            timeout=_START_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"it has not begun within {_START_TIMEOUT_S:.0f} s") from error
+        raise TimeoutError(f"it has not begun within {timeout_s:.1f} s") from error
     finally:
         os.close(log)
     if done.returncode:
@@ -92,7 +113,15 @@ def _start(desk: Desk, held: int, interval_s: float) -> None:
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
-    if kept.get("PYTHONPATH"):
-        # Relative ones would lead elsewhere from `/`.
-        kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept["PYTHONPATH"].split(os.pathsep)))
+    for name in _PATHS:
+        if kept.get(name):
+            kept[name] = _absolute(kept[name])
+    for name in _LISTS_OF_PATHS:
+        if kept.get(name):
+            kept[name] = os.pathsep.join(map(os.path.abspath, kept[name].split(os.pathsep)))
     return {"HF_HUB_VERBOSITY": "error", **kept, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+def _absolute(path: str) -> str:
+    """Return where a path leads from here, unless the Hub's client expands it, to what is no matter of where we are."""
+    return path if path.startswith(("~", "$")) else os.path.abspath(path)

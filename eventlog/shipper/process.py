@@ -124,7 +124,7 @@ class Shipper:
 
     def _wait(self, known: frozenset[str]) -> None:
         """Pause, but not when somebody new asks, or when the last job has ended."""
-        outcome = self._outcome(asked=bool(self._desk.asks()))
+        outcome = self._outcome(asked=self._desk.is_waited_for())
         # Hosts that failed together shall not come back together.
         spread = random.uniform(0.5, 1.0) if outcome.failures else 1.0  # noqa: S311 - a pause, no secret
         until = time.monotonic() + pace.pause_s(outcome, self._interval_s) * spread

@@ -286,7 +286,9 @@ def test_log_goes_on_while_a_request_of_the_shipper_hangs(make_host: Callable[..
         job.stdout.readline()
         print(100, file=job.stdin, flush=True)
         assert job.stdout.readline() == "100\n"
+        silent.settimeout(PATIENCE_S)
         request, _ = silent.accept()
+        request.settimeout(PATIENCE_S)
         with request:
             assert request.recv(4) in (b"GET ", b"POST")
             for more in range(1, 4):
@@ -321,6 +323,27 @@ def test_only_the_last_run_waits_and_those_after_one_that_waited_in_vain_wait_a_
     _, err = host.run(TWO_RUNS, EVENTLOG_SHIP_FLUSH_S="2")
     assert err.count("it was not done after") == 2
     hub.revive()
+
+
+NOTEBOOK = """
+import gc
+import eventlog
+for number in range(3):
+    run = eventlog.init(name=str(number))
+    run.log({"x": float(number)})
+    gc.collect()
+run.finish()
+"""
+
+
+def test_runs_that_a_notebook_drops_are_named_by_a_finish_and_shipped_at_the_exit(
+    hub: LocalHub, bucket: str, host: Host
+) -> None:
+    _, err = host.run(NOTEBOOK)
+    assert err.count("EventLogWarning") == 1
+    assert "2 runs of this process are not finished" in err
+    assert is_all_there(hub, bucket, host)
+    assert sealed(host) == 3
 
 
 RUN_OF_A_CHILD = """

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+import time
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,13 @@ import eventlog
 from eventlog import names
 from eventlog.config import WriterConfig, read_environment
 from eventlog.errors import UsageError
-from eventlog.shipper import job, pace
+from eventlog.session import finish_open_runs
+from eventlog.shipper import job, pace, process
+from eventlog.shipper import launch as launching
 from eventlog.shipper.desk import Desk, State
 from eventlog.shipper.launch import launch
 from eventlog.shipper.pace import LINGER_S, Outcome, may_end, pause_s
+from eventlog.store import open_store
 
 BUCKET = "hf://buckets/owner/bucket"
 
@@ -94,11 +100,47 @@ def test_a_shipper_that_was_stopped_in_the_middle_of_its_end_holds_nobody_up_for
 def test_what_is_asked_is_there_until_it_is_answered(desk: Desk):
     one, two = names.ask_name(), names.ask_name()
     for ask in (one, two):
-        desk.ask(ask)
+        desk.ask(ask, 60.0)
     assert desk.asks() == {one, two}
     desk.answer([one])
     desk.answer([one])
     assert (desk.is_answered(one), desk.is_answered(two)) == (True, False)
+
+
+def test_an_ask_of_a_job_that_was_killed_is_waited_for_no_longer_than_the_job_would_have_waited(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    began = time.time()
+    assert not desk.is_waited_for()
+    desk.ask(names.ask_name(), 60.0)
+    for passed_s, waited_for in ((0, True), (59, True), (61, False)):
+        monkeypatch.setattr("eventlog.shipper.desk.time.time", lambda passed_s=passed_s: began + passed_s)
+        assert desk.is_waited_for() is waited_for
+    assert len(desk.asks()) == 1, "it is answered all the same"
+
+
+def test_a_shipper_does_not_hurry_for_a_job_that_was_killed(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    """It is asked through the loop itself, for what it makes of asks."""
+    asked = []
+    monkeypatch.setattr(process.pace, "pause_s", lambda outcome, _: asked.append(outcome.asked) or 0.0)
+    shipper = process.Shipper(desk.root, BUCKET, held=-1, interval_s=1.0)
+    for wait_s in (-1.0, 60.0):
+        desk.ask(names.ask_name(), wait_s)
+        shipper._wait(frozenset())
+    assert asked == [False, True]
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_TOKEN_PATH", "SSL_CERT_FILE", "XDG_CACHE_HOME"])
+def test_relative_paths_of_the_environment_lead_where_they_did_in_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+):
+    monkeypatch.chdir(tmp_path)
+    here = str(tmp_path)
+    for given, handed in (("a/b", f"{here}/a/b"), ("/c:d", "/c:d"), ("~/d", "~/d"), ("$E/f", "$E/f")):
+        monkeypatch.setenv(variable, given)
+        assert launching._environment()[variable] == handed
+    monkeypatch.setenv("PYTHONPATH", f"lib{os.pathsep}/x")
+    assert launching._environment()["PYTHONPATH"] == f"{here}/lib{os.pathsep}/x"
 
 
 def test_the_state_is_the_last_that_was_told_and_none_before_and_after_it_is_forgotten(desk: Desk):
@@ -175,7 +217,7 @@ def test_a_job_waits_once_for_a_shipper_that_does_not_answer_and_anew_when_it_ha
     clock = Clock()
     monkeypatch.setattr(job, "time", clock)
     monkeypatch.setattr(job, "_patience_s", {})
-    monkeypatch.setattr(job.Shipping, "_attend", lambda shipping: shipping._desk.make() or False)
+    monkeypatch.setattr(job.Shipping, "_attend", lambda shipping, *_: shipping._desk.make() or False)
     waits = []
     for answers in (False, False, True, False):
         shipping = job.Shipping(str(tmp_path), WriterConfig(bucket=BUCKET, ship_flush_s=60.0))
@@ -191,10 +233,86 @@ def test_a_job_waits_once_for_a_shipper_that_does_not_answer_and_anew_when_it_ha
 
 
 def test_a_shipper_that_ends_at_once_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(job.Shipping, "_attend", lambda shipping: shipping._desk.make() or True)
+    monkeypatch.setattr(job.Shipping, "_attend", lambda shipping, *_: shipping._desk.make() or True)
     shipping = job.Shipping(str(tmp_path), WriterConfig(bucket=BUCKET))
     with pytest.warns(eventlog.EventLogWarning, match="ends at once; .*log says why"):
         shipping.end(wait=True)
+
+
+@pytest.mark.parametrize("interval_s", [None, 0.01])
+def test_neither_log_nor_flush_waits_for_a_shipper_that_is_slow_to_start(
+    store: str, monkeypatch: pytest.MonkeyPatch, interval_s: float | None
+):
+    goes_on = threading.Event()
+    begun, ended = threading.Semaphore(0), []
+    settings = WriterConfig(sync_interval_s=interval_s, segment_bytes=4096, bucket=BUCKET, ship_flush_s=0.0)
+    monkeypatch.setattr(job, "launch", lambda *_: True)
+    run = eventlog.init("p", dir=store, settings=settings)
+
+    def slow(*_: object) -> bool:
+        begun.release()
+        ended.append(goes_on.wait(20))
+        return True
+
+    monkeypatch.setattr(job, "launch", slow)
+    for step in range(500):
+        run.log({"a": 1.0}, step=step)
+    run.flush()
+    assert begun.acquire(timeout=20), "no shipper was started in place of the one that is gone"
+    run.flush()
+    run.finish()
+    assert (ended, begun.acquire(blocking=False)) == ([], False), "one at a time, and nobody waits for it"
+    goes_on.set()
+
+
+def test_runs_that_a_notebook_drops_are_named_once_and_finished_in_the_end_and_then_released(
+    store: str, monkeypatch: pytest.MonkeyPatch
+):
+    asks: list[str] = []
+    monkeypatch.setattr(job, "launch", lambda *_: False)
+    monkeypatch.setattr(Desk, "ask", lambda _desk, ask, _wait_s: asks.append(ask))
+    settings = WriterConfig(sync_interval_s=None, bucket=BUCKET)
+    dropped = []
+    for number in range(4):
+        run = eventlog.init("p", dir=store, settings=settings)
+        run.log({"number": number})
+        dropped.append(weakref.ref(run))
+    for _ in range(2):
+        run = eventlog.init("p", dir=store, settings=settings)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run.finish()
+        assert [str(warning.message).partition(": ")[2][:46] for warning in caught] == (
+            ["4 runs of this process are not finished; what "] if len(asks) == 1 else []
+        )
+    del run
+    gc.collect()
+    assert None not in [reference() for reference in dropped]
+    finish_open_runs()
+    assert len(asks) == 3, "the youngest waits for all"
+    gc.collect()
+    assert {reference() for reference in dropped} == {None}
+    assert open_store(store).runs("p")["status"].to_pylist() == ["finished"] * 6
+    assert {path.suffix for path in Path(store, "segments").rglob("*.*")} == {".seg"}
+
+
+def test_the_end_of_a_run_waits_for_the_start_of_a_shipper_no_longer_than_for_the_shipment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clock, limits = Clock(), []
+
+    def launch(desk: Desk, interval_s: float, timeout_s: float) -> bool:  # noqa: ARG001 - as it is called
+        limits.append(timeout_s)
+        clock.now_s += 3.0
+        return False
+
+    monkeypatch.setattr(job, "time", clock)
+    monkeypatch.setattr(job, "_patience_s", {})
+    monkeypatch.setattr(job, "launch", launch)
+    shipping = job.Shipping(str(tmp_path), WriterConfig(bucket=BUCKET, ship_flush_s=7.0))
+    with pytest.warns(eventlog.EventLogWarning, match="it was not done after 9"):
+        shipping.end(wait=True)
+    assert [round(limit) for limit in limits] == [60, 7, 4, 1]
 
 
 def test_a_bucket_shortens_the_life_of_a_segment_unless_that_is_set():

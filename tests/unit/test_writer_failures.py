@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -260,6 +261,65 @@ def test_a_disk_that_syncs_nothing_is_said_and_the_records_stay_readable(store: 
     fs.failing = 0
     writer.close()
     assert read_all(back)[0] == [0, 1]
+
+
+def test_a_segment_that_can_never_be_synced_holds_back_none_that_come_after_it(store: str, back: Any):
+    fs = NoSync()
+    writer = Writer(store, "p", config=WriterConfig(sync_interval_s=1000.0), fs=fs)
+    shape = writer.shape("r", None, ("a",))
+    log(writer, shape, 0)
+    (first,) = back.files()
+    Path(first).with_suffix(".seg").write_bytes(b"of a copy of this writer")
+    fs.failing = 1
+    for step in range(1, 4):
+        with pytest.raises(DurabilityUnknownError, match="holds other records"):
+            writer.sync()
+        log(writer, shape, step)
+        with pytest.raises(DurabilityUnknownError, match="holds other records"):
+            writer.roll()
+        log(writer, shape, -step)
+    current = writer.current_segment()
+    with pytest.raises(DurabilityUnknownError, match="holds other records"):
+        writer.sync()
+    assert current.synced_offset == current.offset > 0
+    with pytest.raises(DurabilityUnknownError, match="holds other records"):
+        writer.close()
+    assert [os.path.basename(path) for path in back.files()] == [
+        *("00000001.open", "00000001.seg", "00000002.seg", "00000003.seg", "00000004.seg", "00000005.seg")
+    ]
+    os.unlink(back.files()[1])
+    writer.sync()
+    assert read_all(back) == ([-3, -2, -1, 0, 1, 2, 3], 0)
+
+
+def test_a_segment_that_is_retired_while_a_sync_is_at_others_and_fails_is_taken_over_once(store: str, back: Any):
+    fs = NoSync()
+    writer = Writer(store, "p", config=WriterConfig(sync_interval_s=1000.0), fs=fs)
+    shape = writer.shape("r", None, ("a",))
+    log(writer, shape, 0)
+    copy = Path(back.files()[0]).with_suffix(".seg")
+    copies = [copy, copy.with_stem("00000002")]
+    for path in copies:
+        path.write_bytes(b"of a copy of this writer")
+    fs.failing = 1
+    with pytest.raises(DurabilityUnknownError):
+        writer.sync()
+    log(writer, shape, 1)
+
+    def roll(path: str, *more: Any) -> bytes:
+        if writer.current_segment() is not None:
+            writer._roll(final=False)
+            fs.failing = 2
+        return LOCAL.read(path, *more)
+
+    fs.read = roll
+    with pytest.raises(DurabilityUnknownError):
+        writer.sync()
+    fs.failing = 0
+    for path in copies:
+        path.unlink()
+    writer.close()
+    assert read_all(back) == ([0, 1], 0)
 
 
 def interrupted(fs: Any, *, after: bool, taken: int = 0) -> None:
