@@ -69,7 +69,7 @@ PATHS = (
 )
 # What starts servers and processes is tried by processes of its own; what waits for more is told not to.
 ELSEWHERE = ("serve", "demo")
-ALWAYS = {"run": ("--once",), "tail": ("--no-follow",)}
+ALWAYS = {"run": ("--once",), "static-export": ("--once",), "tail": ("--no-follow",)}
 CHANGING = ("rename", "delete", "undelete", "ship", "run")
 
 
