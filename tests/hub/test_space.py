@@ -189,6 +189,7 @@ def test_no_process_outlives_the_parent(space) -> None:
     first.process.wait()
     first.process.stdout.close()
     wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children.values()), "they have ended")
+    assert len(children) == 3
 
 
 def test_a_space_that_another_has_replaced_hands_over_what_it_took_last(space, hub, bucket) -> None:
